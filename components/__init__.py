@@ -1,0 +1,1 @@
+"""KFP components: one verb per module, each a thin shell over a tested step."""

@@ -1,0 +1,1 @@
+"""KFP pipelines: the lifecycle, compiled for a cluster or run on this machine."""

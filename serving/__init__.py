@@ -1,0 +1,1 @@
+"""What runs: clusters, manifests, the CPU engine and the gateway."""
