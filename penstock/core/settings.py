@@ -58,9 +58,7 @@ class Settings:
         home = Path(env.get("PENSTOCK_HOME") or Path.home() / ".penstock").expanduser().absolute()
         port = env.get("PENSTOCK_GATEWAY_PORT") or str(GATEWAY_PORT)
         if not port.isdigit() or not 0 < int(port) < 65536:
-            raise ConfigurationError(
-                f"PENSTOCK_GATEWAY_PORT: found {port!r}; allowed: 1 to 65535"
-            )
+            raise ConfigurationError(f"PENSTOCK_GATEWAY_PORT: found {port!r}; allowed: 1 to 65535")
         return cls(
             home=home,
             hub_endpoint=(env.get("HF_ENDPOINT") or PUBLIC_HUB).rstrip("/"),
