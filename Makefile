@@ -1,0 +1,60 @@
+# Two commands for a newcomer: `make demo`, `make test`. Everything else is below, by what it does.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help setup demo test unit check fix golden lock clean
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(VENV)/.installed ## create .venv with the pinned dependencies
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml
+	@echo "==> .venv: installing the pinned dependencies (first time: about 3 GB, a few minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed, found: $$($(PYTHON) --version)"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@grep -A40 '^uv==' requirements/dev.txt | awk 'NR>1 && !/^    --hash/ {exit} {print}' > $(VENV)/uv.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
+	@$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes requirements/dev.txt
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+	@echo "==> .venv ready: $$(du -sh $(VENV) | cut -f1)"
+
+demo: setup ## the whole lifecycle on this machine, with a served model at the end
+	@$(BIN)/penstock demo --out out/demo
+
+test: setup ## all tests that need no cluster
+	@echo "==> unit, contract and golden tests"
+	@$(BIN)/python -m pytest -q -m "not integration"
+	@echo "==> integration tests: servers and processes on 127.0.0.1"
+	@$(BIN)/python -m pytest -q -m integration
+
+unit: setup ## the quick ones
+	@$(BIN)/python -m pytest -q -m "not integration"
+
+check: setup ## everything static: format, lint, types, imports, dependencies, dead code, spelling
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/ruff check -q .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/deptry .
+	@$(BIN)/vulture
+	@$(BIN)/codespell
+
+fix: setup ## what a machine can repair
+	@$(BIN)/ruff check --fix -q .
+	@$(BIN)/ruff format -q .
+
+golden: setup ## regenerate what golden tests compare: read the diff before you commit it
+	@$(BIN)/python -m pipelines.compile tests/golden/pipelines
+	@$(BIN)/python -m penstock.cli.schema
+
+lock: setup ## resolve the pins again
+	@for e in core local dev; do \
+	  case $$e in core) x="";; local) x="--extra local";; dev) x="--extra local --group dev";; esac; \
+	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $$x pyproject.toml -o requirements/$$e.txt; done
+
+clean: ## remove what can be made again
+	rm -rf $(VENV) out build .mypy_cache .ruff_cache .pytest_cache *.egg-info
