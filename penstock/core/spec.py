@@ -1,0 +1,172 @@
+"""`model.yaml`: the one document that says what to serve and how good it must be.
+
+`name` and `source` suffice; every other field has a default. Frozen, and unknown fields are
+mistakes. Read a file with `penstock.core.documents.parse_spec`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+
+from penstock.core.errors import ConfigurationError
+from penstock.core.hardware import ACCELERATORS
+from penstock.core.identity import ModelRef
+
+
+def _reference(text: str) -> str:
+    try:
+        return str(ModelRef.parse(text))
+    except ConfigurationError as problem:
+        raise ValueError(str(problem).partition("; allowed: ")[2]) from None
+
+
+def _accelerator(name: str) -> str:
+    if name not in ACCELERATORS:
+        raise ValueError(" | ".join(ACCELERATORS))
+    return name
+
+
+Source = Annotated[str, AfterValidator(_reference)]
+AcceleratorName = Annotated[
+    str,
+    AfterValidator(_accelerator),
+    WithJsonSchema({"type": "string", "enum": list(ACCELERATORS)}),
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Hardware(_Part):
+    """What one replica runs on."""
+
+    accelerator: AcceleratorName = Field("cpu", description="Device of one replica, by name.")
+    count: int = Field(1, ge=1, le=16, description="Devices per replica.")
+
+
+class Data(_Part):
+    """Data sets, as JSONL files; a relative path starts at the folder of model.yaml."""
+
+    train: str | None = Field(None, description="What the model is trained on, if it is.")
+    evaluate: str | None = Field(
+        None, description="What every version is evaluated on; without it nothing is proven."
+    )
+    calibrate: str | None = Field(None, description="Prompts to calibrate quantization with.")
+
+
+class Evaluation(_Part):
+    """How good a version must be before it is registered."""
+
+    suite: Literal["exact-match"] = Field(
+        "exact-match", description="How an answer is scored: equal to the expected one, or not."
+    )
+    min_exact_match: Share = Field(
+        0.0, description="Share of right answers below which the version is refused."
+    )
+    max_quality_loss: float = Field(
+        0.015,
+        gt=0,
+        le=1,
+        description="Margin of non-inferiority against the champion: share of right answers "
+        "that may be lost.",
+    )
+    max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer, in tokens.")
+
+
+class Slo(_Part):
+    """What users are promised; p95 over a window, seconds and shares."""
+
+    ttft_p95_s: float = Field(1.0, gt=0, description="Time to first token, in seconds.")
+    tpot_p95_s: float = Field(0.05, gt=0, description="Time per output token, in seconds.")
+    error_rate: Share = Field(0.005, description="Share of requests that may fail.")
+
+
+class Policy(_Part):
+    """What a checkpoint may contain. Nothing is unpickled, whatever is allowed here."""
+
+    allow_remote_code: bool = Field(
+        False, description="Accept a repository with Python code of its own (`auto_map`, *.py)."
+    )
+    allow_pickle: bool = Field(
+        False, description="Accept a repository that has weights only as pickles."
+    )
+    licenses: list[str] | None = Field(
+        None, description="Licence identifiers to accept, as on the Hub; null accepts any."
+    )
+
+
+class Rollout(_Part):
+    """How a new version takes over."""
+
+    steps: list[Annotated[int, Field(ge=1, le=100)]] = Field(
+        [10, 25, 50],
+        min_length=1,
+        description="Share of traffic per step, in percent. Not yet used: a new version "
+        "replaces the old one when it is ready.",
+    )
+    ready_timeout_s: float = Field(
+        180.0, gt=0, description="How long a new version may take to become ready, in seconds."
+    )
+
+
+class KServe(_Part):
+    """A Kubernetes cluster with KServe."""
+
+    context: str | None = Field(None, description="Context of the kubeconfig; null: current.")
+    namespace: str = Field("models", description="Where the InferenceServices live.")
+    mode: Literal["auto", "Standard", "Knative"] = Field(
+        "auto", description="Deployment mode; auto asks the cluster."
+    )
+
+
+class KServeTarget(_Part):
+    """Serve on a cluster."""
+
+    kserve: KServe = Field(description="Which cluster, and where in it.")
+
+
+class ModelSpec(_Part):
+    """What to serve, where it comes from, and how good it must be."""
+
+    api_version: Literal["penstock/v1"] = Field(
+        "penstock/v1", alias="apiVersion", description="Version of this document's schema."
+    )
+    name: str = Field(
+        pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$",
+        description="Name of the registered model and of its route: lower-case letters, digits "
+        "and dashes, at most 40.",
+    )
+    source: Source = Field(
+        description="Where the checkpoint comes from: hf://ORG/NAME@REVISION, file:///FOLDER, "
+        "models:/NAME@ALIAS, s3://BUCKET/PREFIX or pvc://CLAIM/PATH. This version pulls hf and "
+        "file."
+    )
+    hardware: Hardware = Field(Hardware(), description="What one replica runs on.")
+    runtime: Literal[
+        "auto", "vllm", "sglang", "tensorrt-llm", "triton", "tgi", "huggingface", "cpu"
+    ] = Field("auto", description="Engine; auto chooses by hardware. This version runs cpu.")
+    precision: Literal["auto", "bf16", "fp8", "int4", "nvfp4"] = Field(
+        "auto", description="Precision of the weights; auto keeps the checkpoint's own."
+    )
+    replicas: int = Field(1, ge=1, le=64, description="Engine processes or pods per version.")
+    data: Data = Field(Data(), description="Data sets to check, evaluate and calibrate with.")
+    evaluation: Evaluation = Field(Evaluation(), description="How good a version must be.")
+    slo: Slo = Field(Slo(), description="What users are promised.")
+    policy: Policy = Field(Policy(), description="What a checkpoint may contain.")
+    rollout: Rollout = Field(Rollout(), description="How a new version takes over.")
+    target: Literal["local"] | KServeTarget = Field(
+        "local", description="Where it is served: this machine, or a cluster with KServe."
+    )
+
+    @property
+    def ref(self) -> ModelRef:
+        """The source, parsed."""
+        return ModelRef.parse(self.source)
+
+    def to_json(self) -> str:
+        """Return the document as the one JSON parameter that pipelines take."""
+        return self.model_dump_json(by_alias=True)
