@@ -1,0 +1,119 @@
+"""The frame of a step: settings, progress, and a record of what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from penstock.core.errors import LifecycleError
+from penstock.core.runs import Failure, StepRecord
+from penstock.core.settings import Settings
+
+_PROGRESS_PERIOD_S = 0.2
+
+
+@dataclass
+class Context:
+    """What a step's work may use besides its inputs."""
+
+    settings: Settings
+    folder: Path
+    """Where this run's step records lie."""
+
+    name: str
+    detail: dict[str, Any] = field(default_factory=dict)
+    """What the step found: shown in the report and the summary."""
+
+    reused: bool = False
+    """Set when the work was done by an earlier run."""
+
+    _told_at: float = 0.0
+
+    def progress(self, done: float, total: float, unit: str) -> None:
+        """Tell whoever watches how far the work is; called as often as the work likes."""
+        now = time.monotonic()
+        if done < total and now - self._told_at < _PROGRESS_PERIOD_S:
+            return
+        self._told_at = now
+        body = {"done": done, "total": total, "unit": unit}
+        write_atomically(self.folder / f"{self.name}.progress", json.dumps(body))
+
+
+@contextmanager
+def step(name: str, env: Mapping[str, str]) -> Iterator[Context]:
+    """Run a step's work; its record is on disk before and after, also when it fails."""
+    settings = Settings.from_env(env)
+    folder = settings.run_dir / "steps"
+    folder.mkdir(parents=True, exist_ok=True)
+    context = Context(settings, folder, name)
+    started_at, start = time.time(), time.monotonic()
+    path = folder / f"{name}.json"
+    write_record(path, StepRecord(step=name, outcome="running", started_at=started_at))
+    outcome, failure = "failed", None
+    try:
+        yield context
+        outcome = "reused" if context.reused else "done"
+    except LifecycleError as problem:
+        failure = failure_of(problem)
+        sys.stderr.write(
+            f"error: {problem}\n" + (f"next: {problem.hint}\n" if problem.hint else "")
+        )
+        raise
+    except Exception as problem:  # noqa: BLE001 - recorded, then raised again
+        failure = failure_of(problem)
+        traceback.print_exc()
+        raise
+    finally:
+        record = StepRecord.model_validate(
+            {
+                "step": name,
+                "outcome": outcome,
+                "started_at": started_at,
+                "seconds": time.monotonic() - start,
+                "detail": context.detail,
+                "failure": failure,
+            }
+        )
+        write_record(path, record)
+
+
+def failure_of(problem: Exception) -> Failure:
+    """Return the record of an error; one of ours brings its hint and exit code."""
+    if isinstance(problem, LifecycleError):
+        return Failure(
+            kind=type(problem).__name__,
+            message=str(problem),
+            hint=problem.hint,
+            exit_code=problem.exit_code,
+        )
+    return Failure(
+        kind=type(problem).__name__,
+        message=str(problem) or type(problem).__name__,
+        hint="this is a bug in Penstock: the log has the traceback",
+    )
+
+
+def write_record(path: Path, record: StepRecord) -> None:
+    """Store a record so that a reader sees the old one or the new one, never half."""
+    write_atomically(path, record.model_dump_json(indent=1))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's content in one step."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text)
+    scratch.replace(path)
+
+
+def read_records(folder: Path) -> tuple[StepRecord, ...]:
+    """Return a run's step records in the order they started."""
+    records = [StepRecord.model_validate_json(p.read_text()) for p in folder.glob("*.json")]
+    return tuple(sorted(records, key=lambda r: r.started_at))
