@@ -67,7 +67,7 @@ def step(name: str, env: Mapping[str, str]) -> Iterator[Context]:
             f"error: {problem}\n" + (f"next: {problem.hint}\n" if problem.hint else "")
         )
         raise
-    except Exception as problem:  # noqa: BLE001 - recorded, then raised again
+    except Exception as problem:
         failure = failure_of(problem)
         traceback.print_exc()
         raise

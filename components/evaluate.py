@@ -1,0 +1,33 @@
+"""Measure how good the checkpoint is, and decide whether that is good enough."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.STEPS, install_kfp_package=False)
+def evaluate(
+    spec: str,
+    resolved: str,
+    checkpoint: dsl.Input[dsl.Model],
+    evaluation: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Run the suite, compare with the champion, and stop the run when the gate says no.
+
+    Args:
+        spec: The document `model.yaml`, as JSON.
+        resolved: What `resolve` returned.
+        checkpoint: Manifest from `pull`.
+        evaluation: Result and per-item records.
+        metrics: The headline numbers, for the UI.
+    """
+    import os
+
+    from components.steps import verbs
+    from components.steps.context import step
+
+    with step("evaluate", os.environ) as context:
+        headline = verbs.evaluate(context, spec, resolved, checkpoint.path, evaluation.path)
+        for name, value in headline.items():
+            metrics.log_metric(name, value)

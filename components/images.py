@@ -1,0 +1,9 @@
+"""Image of every component, in one place; a cluster's registry is put in front at compile time.
+
+The name contains `python` because kfp.local warns about images that might lack it.
+"""
+
+from penstock import __version__
+
+STEPS = f"penstock-python:{__version__}"
+"""Holds the wheel with the `local` extra, kfp (no dependencies), sh and python3."""

@@ -1,0 +1,44 @@
+"""From the Hub to a served model: one run of the whole lifecycle."""
+
+from kfp import dsl
+
+from components.check_data import check_data
+from components.conclude import conclude
+from components.deploy import deploy
+from components.evaluate import evaluate
+from components.pull import pull
+from components.register import register
+from components.resolve import resolve
+from components.scan import scan
+
+
+@dsl.pipeline(name="penstock-lifecycle")
+def lifecycle(spec: str) -> None:
+    """Pull, check, evaluate, register and serve the model a spec describes.
+
+    Args:
+        spec: The document `model.yaml`, as JSON.
+    """
+    with dsl.ExitHandler(conclude(spec=spec), name="steps"):
+        resolved = resolve(spec=spec)
+        resolved.set_caching_options(False)  # a branch may have moved since
+        pulled = pull(spec=spec, resolved=resolved.output)
+        checkpoint = pulled.outputs["checkpoint"]
+        scanned = scan(spec=spec, checkpoint=checkpoint)
+        checked = check_data(resolved=resolved.output, checkpoint=checkpoint)
+        evaluated = evaluate(spec=spec, resolved=resolved.output, checkpoint=checkpoint)
+        evaluated.after(scanned, checked)
+        registered = register(
+            spec=spec,
+            resolved=resolved.output,
+            checkpoint=checkpoint,
+            scans=scanned.outputs["scans"],
+            report=checked.outputs["report"],
+            evaluation=evaluated.outputs["evaluation"],
+        )
+        deployed = deploy(spec=spec, version=registered.output, checkpoint=checkpoint)
+        deployed.set_caching_options(False)  # level-triggered: looks at what is served now
+
+
+STEPS = ("resolve", "pull", "scan", "check_data", "evaluate", "register", "deploy")
+"""The steps a person waits for, in order."""

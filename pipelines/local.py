@@ -1,0 +1,42 @@
+"""Runs the lifecycle with kfp.local, in a process of its own: `python -m pipelines.local`.
+
+kfp.local keeps global state, clears root log handlers and patches `print`, so nothing else
+should live in its process. The request comes as JSON on standard input.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+
+def main() -> int:
+    """Run one request; the exit code says whether every step succeeded."""
+    request = json.load(sys.stdin)
+    from kfp import local
+
+    from pipelines.lifecycle import lifecycle
+
+    workspace = tempfile.mkdtemp(prefix="penstock-")  # kfp deletes it after every pipeline
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(Path(request["run_dir"]) / "artifacts"),
+        workspace_root=workspace,
+        raise_on_error=True,
+    )
+    try:
+        lifecycle(spec=request["spec"])
+    except RuntimeError as problem:  # kfp's word for "a task failed"; the step record has the why
+        logging.getLogger("penstock").error("%s", problem)  # noqa: TRY400 - no traceback of kfp's
+        return 1
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
