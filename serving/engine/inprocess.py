@@ -164,11 +164,15 @@ def _log_likelihoods(
     padded = [sequence + [loaded.pad_token_id] * (width - len(sequence)) for sequence in sequences]
     mask = [[1] * len(sequence) + [0] * (width - len(sequence)) for sequence in sequences]
     ids = torch.tensor(padded)
+    # logits before the first answer are never looked at, and a large vocabulary makes them huge
+    first = min(len(s) - count - 1 for s, count in zip(sequences, answer_tokens, strict=True))
     with torch.inference_mode():
-        logits = loaded.model(ids, attention_mask=torch.tensor(mask), use_cache=False).logits
+        logits = loaded.model(
+            ids, attention_mask=torch.tensor(mask), use_cache=False, logits_to_keep=width - first
+        ).logits
     sums = []
     for row, (sequence, count) in enumerate(zip(sequences, answer_tokens, strict=True)):
-        span = slice(len(sequence) - count - 1, len(sequence) - 1)
+        span = slice(len(sequence) - count - 1 - first, len(sequence) - 1 - first)
         logprobs = logits[row, span].log_softmax(dim=-1)
         targets = ids[row, len(sequence) - count : len(sequence)]
         sums.append(float(logprobs.gather(1, targets[:, None]).sum()))

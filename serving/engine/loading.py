@@ -163,7 +163,8 @@ def _open_model(folder: Path) -> Any:
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Returns the tokens that end an answer; the tokenizer's own, which ends a turn, first."""
     configured = model.generation_config.eos_token_id
-    found = set(configured if isinstance(configured, list) else [configured])
-    found.add(tokenizer.eos_token_id)
-    return tuple(sorted(token for token in found if token is not None))
+    found = [tokenizer.eos_token_id]
+    found += configured if isinstance(configured, list) else [configured]
+    return tuple(dict.fromkeys(token for token in found if token is not None))

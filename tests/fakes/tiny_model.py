@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from aiohttp import web
+
+from serving.engine.batcher import Limits
+from serving.engine.loading import Loaded
+from serving.engine.routes import ENGINE, Engine
+from serving.engine.server import application
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
@@ -82,3 +93,33 @@ def _tokenizer(vocabulary: int):  # type: ignore[no-untyped-def]  # transformers
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast
+
+
+@contextmanager
+def serve(
+    loaded: Loaded, *, model_name: str = "tiny", limits: Limits | None = None
+) -> Iterator[tuple[str, Engine]]:
+    """Serves a loaded checkpoint from a thread; yields the URL and the engine behind it."""
+    loop = asyncio.new_event_loop()
+    app = application(loaded, model_name=model_name, limits=limits)
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+
+    async def start() -> str:
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        await app[ENGINE].warm_up()
+        host, port = runner.addresses[0][:2]
+        return f"http://{host}:{port}"
+
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        url = asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=60)
+        yield url, app[ENGINE]
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(timeout=60)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
