@@ -143,6 +143,7 @@ def _open_tokenizer(folder: Path) -> Any:
 
 def _open_model(folder: Path) -> Any:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -150,14 +151,24 @@ def _open_model(folder: Path) -> Any:
     logging.disable_progress_bar()
     try:
         # the attention that continuous batching can page; custom code is never run
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, attn_implementation="sdpa"
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            attn_implementation="sdpa",
+            output_loading_info=True,
         )
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
         raise EngineRefused(
             f"{folder}: transformers cannot load the model: {error}",
             hint="verify the files, or serve it with vLLM",
         ) from error
+    # transformers fills what is missing with random numbers and only warns
+    if absent := sorted(str(key) for key in report["missing_keys"]):
+        raise EngineRefused(
+            f"{folder}: {len(absent)} tensors are missing, the first is {absent[0]}",
+            hint="pull the checkpoint again, or ask its author",
+        )
     model.requires_grad_(requires_grad=False)
     return model.eval()
 

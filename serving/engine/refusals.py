@@ -63,11 +63,11 @@ class Unavailable(RequestRefused):
         super().__init__(reason, code="unavailable", status=503, retry_after_s=1)
 
 
-def context_exceeded(prompt: int, asked: int, limit: int) -> RequestRefused:
+def context_exceeded(prompt: int, asked: int, limit: int, *, param: str) -> RequestRefused:
     """Returns the refusal of a request that does not fit the model's context."""
     return RequestRefused(
         f"This model's maximum context length is {limit} tokens; the prompt has {prompt} tokens"
         f" and {asked} were asked for.",
-        param="messages",
+        param=param,
         code="context_length_exceeded",
     )

@@ -61,7 +61,7 @@ class Engine:
         generation = self.batcher.submit(
             prompt_ids,
             request.sampling(),
-            max_new_tokens=self._room(len(prompt_ids), request.limit()),
+            max_new_tokens=self._room(request, len(prompt_ids)),
             ignore_eos=request.ignore_eos,
         )
         return Answer(self.loaded, self.batcher, generation, request.stops)
@@ -90,10 +90,11 @@ class Engine:
             )
         return token_ids
 
-    def _room(self, prompt: int, asked: int | None) -> int:
-        limit = self.loaded.context_length
+    def _room(self, request: Request, prompt: int) -> int:
+        asked, limit = request.limit(), self.loaded.context_length
         if prompt + (asked or 1) > limit:
-            raise context_exceeded(prompt, asked or 1, limit)
+            param = "messages" if isinstance(request, ChatRequest) else "prompt"
+            raise context_exceeded(prompt, asked or 1, limit, param=param)
         return asked or limit - prompt
 
 
