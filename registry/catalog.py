@@ -1,0 +1,220 @@
+"""The model registry: MLflow, behind the few operations Penstock needs. The only file with mlflow.
+
+Weights are referenced by their store URI, not copied.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from penstock.core.errors import RegistryError, RegistryUnreachable
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+PREVIOUS = "previous"
+_ROOT_TAG = "penstock.root"
+_EVIDENCE_TAG = "penstock.evidence"
+_PASSPORT = "passport.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a registered model."""
+
+    name: str
+    number: int
+    run_id: str
+    source_uri: str
+    root: str
+    """Digest of the checkpoint."""
+
+    aliases: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What is registered."""
+
+    root: str
+    """Digest of the checkpoint."""
+
+    source_uri: str
+    """Where its files are; they are not copied."""
+
+    evidence: str
+    """Digest of the evaluation: the same checkpoint with the same evidence is one version."""
+
+    metrics: Mapping[str, float]
+    params: Mapping[str, str]
+
+
+class Catalog:
+    """Registered models, their versions and aliases.
+
+    Args:
+        tracking_uri: Of the MLflow server, or a SQLite database.
+        joined_run_id: A run somebody else opened; it is used instead of a new one.
+    """
+
+    def __init__(self, tracking_uri: str, *, joined_run_id: str | None = None) -> None:
+        self._uri = tracking_uri
+        self._joined = joined_run_id
+        _probe(tracking_uri)
+        if tracking_uri.startswith("sqlite:///"):
+            Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        for noisy in ("alembic", "mlflow.store.db.utils"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        from mlflow.tracking import MlflowClient
+
+        self._client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+    def register(self, name: str, candidate: Candidate, passport: Mapping[str, Any]) -> Version:
+        """Return the version of this checkpoint and evidence, new or as registered before.
+
+        It becomes `challenger`, unless it is already served as `champion`.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._find(name, candidate)
+            version = found or self._create(name, candidate, passport)
+            if CHAMPION not in version.aliases:
+                self._client.set_registered_model_alias(name, CHALLENGER, str(version.number))
+            return self.version(name, version.number)
+        except MlflowException as problem:
+            raise RegistryError(f"{name}: MLflow refused: {problem}") from problem
+
+    def promote(self, name: str, number: int) -> Version:
+        """Make a version `champion`; the one before becomes `previous`. Doing it twice is fine."""
+        champion = self.by_alias(name, CHAMPION)
+        if champion is None or champion.number != number:
+            if champion is not None:
+                self._client.set_registered_model_alias(name, PREVIOUS, str(champion.number))
+            self._client.set_registered_model_alias(name, CHAMPION, str(number))
+        challenger = self.by_alias(name, CHALLENGER)
+        if challenger is not None and challenger.number == number:
+            self._client.delete_registered_model_alias(name, CHALLENGER)
+        return self.version(name, number)
+
+    def by_alias(self, name: str, alias: str) -> Version | None:
+        """Return the version an alias points at."""
+        return next((v for v in self.versions(name) if alias in v.aliases), None)
+
+    def version(self, name: str, number: int) -> Version:
+        """Return one version; `RegistryError` if there is none."""
+        for version in self.versions(name):
+            if version.number == number:
+                return version
+        raise RegistryError(f"{name}: no version {number}", hint="list them in MLflow's UI")
+
+    def versions(self, name: str) -> list[Version]:
+        """Return every version, the first one first."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            model = self._client.get_registered_model(name)
+        except MlflowException as problem:
+            if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return []
+            raise RegistryError(f"{name}: MLflow refused: {problem}") from problem
+        aliases: dict[str, list[str]] = {}
+        for alias, number in model.aliases.items():
+            aliases.setdefault(str(number), []).append(alias)
+        found = self._client.search_model_versions(f"name = '{name}'")
+        return sorted(
+            (
+                Version(
+                    name=name,
+                    number=int(v.version),
+                    run_id=v.run_id,
+                    source_uri=v.source,
+                    root=v.tags.get(_ROOT_TAG, ""),
+                    aliases=tuple(sorted(aliases.get(str(v.version), []))),
+                )
+                for v in found
+            ),
+            key=lambda version: version.number,
+        )
+
+    def document(self, version: Version, file: str) -> dict[str, Any]:
+        """Return a JSON artifact of a version's run: `passport.json`, `evaluation.json`."""
+        import mlflow.artifacts
+
+        text = mlflow.artifacts.load_text(
+            f"{self._client.get_run(version.run_id).info.artifact_uri}/{file}"
+        )
+        body: dict[str, Any] = json.loads(text)
+        return body
+
+    def passport(self, version: Version) -> dict[str, Any]:
+        """Return the passport of a version."""
+        return self.document(version, _PASSPORT)
+
+    def _find(self, name: str, candidate: Candidate) -> Version | None:
+        for found in self._client.search_model_versions(f"name = '{name}'"):
+            tags = found.tags
+            if (tags.get(_ROOT_TAG), tags.get(_EVIDENCE_TAG)) == (
+                candidate.root,
+                candidate.evidence,
+            ):
+                return self.version(name, int(found.version))
+        return None
+
+    def _create(self, name: str, candidate: Candidate, passport: Mapping[str, Any]) -> Version:
+        from mlflow.exceptions import MlflowException
+
+        run_id = self._joined or self._open_run(name)
+        for key, value in candidate.params.items():
+            self._client.log_param(run_id, key, value)
+        for key, number in candidate.metrics.items():
+            self._client.log_metric(run_id, key, number)
+        self._client.log_text(run_id, json.dumps(passport, indent=1), _PASSPORT)
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as problem:
+            if problem.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        created = self._client.create_model_version(
+            name,
+            source=candidate.source_uri,
+            run_id=run_id,
+            tags={_ROOT_TAG: candidate.root, _EVIDENCE_TAG: candidate.evidence},
+        )
+        if self._joined is None:  # whoever opened a run closes it
+            self._client.set_terminated(run_id)
+        return self.version(name, int(created.version))
+
+    def _open_run(self, name: str) -> str:
+        experiment = self._client.get_experiment_by_name(f"penstock/{name}")
+        if experiment is None:
+            location = None
+            if self._uri.startswith("sqlite:///"):  # else MLflow writes into the current folder
+                base = Path(self._uri.removeprefix("sqlite:///")).parent / "mlartifacts"
+                location = base.as_uri()
+            identity = self._client.create_experiment(f"penstock/{name}", location)
+        else:
+            identity = experiment.experiment_id
+        return str(self._client.create_run(identity).info.run_id)
+
+
+def _probe(tracking_uri: str) -> None:
+    """Fail within seconds when nobody answers: MLflow itself retries for minutes."""
+    if not tracking_uri.startswith(("http://", "https://")):
+        return
+    import httpx
+
+    try:
+        httpx.get(f"{tracking_uri.rstrip('/')}/health", timeout=5)
+    except httpx.HTTPError as problem:
+        where = urlsplit(tracking_uri)
+        raise RegistryUnreachable(
+            f"MLflow at {where.scheme}://{where.hostname}:{where.port or ''} does not answer "
+            f"({type(problem).__name__})",
+            hint="start it, or correct MLFLOW_TRACKING_URI; then run again: done steps are reused",
+        ) from problem

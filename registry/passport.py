@@ -1,0 +1,48 @@
+"""The passport of a model version: where it comes from, what was checked, and how good it is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Made(_Part):
+    """Who made it, and when."""
+
+    penstock: str = Field(description="Version of Penstock.")
+    at: str = Field(description="UTC, ISO 8601.")
+    run_id: str = Field(description="The pipeline run.")
+
+
+class Decision(_Part):
+    """A gate that was passed on the way."""
+
+    step: str
+    outcome: str
+    reason: str
+
+
+class Passport(_Part):
+    """Everything that is known about a version. `Passport.model_validate(p.model_dump()) == p`."""
+
+    schema_version: Literal["penstock.passport/v1"] = "penstock.passport/v1"
+    name: str = Field(description="Registered model.")
+    source: str = Field(description="Reference pinned to a commit.")
+    root: str = Field(description="Digest of the whole checkpoint.")
+    files: dict[str, str] = Field(description="Digest per file.")
+    licence: str = Field("", description="As the model card states it.")
+    data: dict[str, str] = Field(description="Fingerprint per data set.")
+    evaluation: dict[str, Any] = Field(description="Scores with their intervals.")
+    decisions: list[Decision]
+    made: Made
+
+
+def schema_text() -> str:
+    """Return the JSON Schema as it is checked in."""
+    return json.dumps(Passport.model_json_schema(), indent=1) + "\n"

@@ -1,0 +1,269 @@
+"""Brings a checkpoint into the store with the Hub's own client: pinned, resumable, no pickles."""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penstock.core.errors import (
+    AccessDenied,
+    ConfigurationError,
+    DigestMismatch,
+    HubError,
+    HubUnreachable,
+    PolicyRefused,
+    RepositoryNotFound,
+    RevisionNotFound,
+)
+from penstock.core.identity import Digest, ModelRef
+from penstock.core.manifest import Manifest
+from penstock.core.spec import Policy
+from registry.store import Progress, Store, disk_full
+
+SERVED = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "preprocessor_config.json",
+    "hf_quant_config.json",
+    "recipe.yaml",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "README.md",
+    "LICENSE*",
+)
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """Which Hub, and what opens it."""
+
+    endpoint: str
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What a pull brought."""
+
+    manifest: Manifest
+    downloaded_bytes: int
+    """0 when the store had everything."""
+
+
+def resolve(ref: ModelRef, hub: Hub) -> ModelRef:
+    """Return the reference pinned to a commit; a folder is pinned by its content when pulled."""
+    if ref.scheme == "file":
+        if not Path(ref.path).is_dir():
+            raise ConfigurationError(f"{ref}: no such folder")
+        return ref
+    if ref.scheme != "hf":
+        raise ConfigurationError(f"{ref}: this version pulls hf:// and file:// only")
+    with _hub_errors(ref, hub):
+        info = _api(hub).model_info(ref.path, revision=ref.revision or "main")
+    return ref.at(str(info.sha))
+
+
+def pull(ref: ModelRef, hub: Hub, store: Store, policy: Policy, on_progress: Progress) -> Pulled:
+    """Bring what serving needs into the store; a pull that broke off is resumed.
+
+    Args:
+        ref: Pinned by `resolve`.
+        hub: Where to download from.
+        store: Where the files go.
+        policy: What the checkpoint may contain; refused before anything is downloaded.
+        on_progress: Told (bytes done, bytes in all).
+    """
+    if ref.scheme == "file":
+        chosen = select({p: 0 for p in _relative(Path(ref.path))}, policy, str(ref))
+        return _from_folder(ref, store, chosen, on_progress)
+    known = store.root / "refs" / f"{ref.path.replace('/', '--')}@{ref.revision}"
+    if known.exists():
+        root = Digest.parse(known.read_text())
+        if _complete(store, root):
+            return Pulled(store.manifest(root), 0)
+    with _hub_errors(ref, hub):
+        info = _api(hub).model_info(ref.path, revision=ref.revision, files_metadata=True)
+    sizes = {s.rfilename: int(s.size or 0) for s in info.siblings or []}
+    chosen = select(sizes, policy, str(ref))
+    incoming = store.root / "incoming" / known.name
+    downloaded = _download(ref, hub, incoming, {n: sizes[n] for n in chosen}, on_progress)
+    _refuse_remote_code(incoming / "config.json", policy, str(ref))
+    shutil.rmtree(incoming / ".cache", ignore_errors=True)
+    manifest = store.add(incoming, ref)
+    known.parent.mkdir(parents=True, exist_ok=True)
+    known.write_text(str(manifest.root))
+    shutil.rmtree(incoming)
+    return Pulled(manifest, downloaded)
+
+
+def select(sizes: dict[str, int], policy: Policy, where: str) -> list[str]:
+    """Return the files serving needs, of those a repository has; refuse what policy forbids."""
+    names = sorted(sizes)
+    chosen = [n for n in names if "/" not in n and _matches(n, SERVED)]
+    if not any(n.endswith(".safetensors") for n in chosen):
+        pickles = [n for n in names if _matches(n, PICKLES)]
+        if pickles and not policy.allow_pickle:
+            raise PolicyRefused(
+                f"{where}: weights only as pickles ({', '.join(pickles[:3])}), which run code "
+                "when loaded",
+                hint="choose a repository with safetensors, or convert it first",
+            )
+        if not pickles:
+            raise PolicyRefused(
+                f"{where}: no weights; allowed: *.safetensors",
+                hint="check the repository's name and revision",
+            )
+        chosen += [n for n in pickles if "/" not in n]
+    code = [n for n in names if n.endswith(".py")]
+    if code and not policy.allow_remote_code:
+        raise PolicyRefused(
+            f"{where}: brings code of its own ({', '.join(code[:3])})",
+            hint="read it; then set policy.allow_remote_code: true, or choose another repository",
+        )
+    return sorted({*chosen, *code})
+
+
+def _from_folder(ref: ModelRef, store: Store, chosen: list[str], on_progress: Progress) -> Pulled:
+    import tempfile
+
+    source = Path(ref.path)
+    store.root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=store.root) as scratch:
+        for name in chosen:  # links only: the store copies what it has not yet
+            (Path(scratch) / name).parent.mkdir(parents=True, exist_ok=True)
+            (Path(scratch) / name).symlink_to(source / name)
+        return Pulled(store.add(Path(scratch), ref, on_progress), 0)
+
+
+def _relative(folder: Path) -> list[str]:
+    return [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+
+
+def _download(
+    ref: ModelRef, hub: Hub, incoming: Path, sizes: dict[str, int], on_progress: Progress
+) -> int:
+    from huggingface_hub import hf_hub_download
+
+    total, done, fresh = sum(sizes.values()), 0, 0
+    for name, size in sorted(sizes.items(), key=lambda item: item[1]):
+        path = incoming / name
+        if not (path.exists() and path.stat().st_size == size):
+            with _hub_errors(ref, hub), _disk_errors(incoming):
+                incoming.mkdir(parents=True, exist_ok=True)
+                hf_hub_download(
+                    ref.path,
+                    name,
+                    revision=ref.revision,
+                    local_dir=incoming,
+                    endpoint=hub.endpoint,
+                    token=hub.token or False,
+                )
+            fresh += size
+        if path.stat().st_size != size:
+            found = path.stat().st_size
+            path.unlink()
+            raise DigestMismatch(
+                f"{ref}: {name} has {found} bytes, the Hub promised {size}",
+                hint="run again: the file is downloaded anew",
+            )
+        done += size
+        on_progress(done, total)
+    return fresh
+
+
+def _complete(store: Store, root: Digest) -> bool:
+    """Whether the store has every file of a checkpoint, at its size; digests come before serving."""
+    if root not in store.roots():
+        return False
+    folder = store.checkpoint(root)
+    return all(
+        (folder / f.path).is_file() and (folder / f.path).stat().st_size == f.size_bytes
+        for f in store.manifest(root).files
+    )
+
+
+def _refuse_remote_code(config: Path, policy: Policy, where: str) -> None:
+    try:
+        body: dict[str, Any] = json.loads(config.read_text())
+    except (OSError, ValueError):
+        return  # the scan names what is wrong with it
+    if body.get("auto_map") and not policy.allow_remote_code:
+        raise PolicyRefused(
+            f"{where}: config.json asks for code of its own (auto_map)",
+            hint="choose another repository, or set policy.allow_remote_code: true",
+        )
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def _api(hub: Hub) -> Any:  # noqa: ANN401 - the client's type would need its import
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=hub.endpoint, token=hub.token or False, library_name="penstock")
+
+
+@contextmanager
+def _disk_errors(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full(where) from problem
+        raise
+
+
+@contextmanager
+def _hub_errors(ref: ModelRef, hub: Hub) -> Iterator[None]:
+    """Turn the client's errors into ours."""
+    import httpx
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as problem:
+        raise AccessDenied(
+            f"{ref}: gated, and {'this token does not open it' if hub.token else 'no token is set'}",
+            hint="accept its terms on the Hub, then set HF_TOKEN",
+        ) from problem
+    except errors.RepositoryNotFoundError as problem:
+        raise RepositoryNotFound(
+            f"{ref}: no such repository at {hub.endpoint}, or it is private",
+            hint="check the name; for a private one set HF_TOKEN",
+        ) from problem
+    except errors.RevisionNotFoundError as problem:
+        raise RevisionNotFound(
+            f"{ref}: the repository has no revision {ref.revision!r}",
+            hint="use a branch, a tag or a commit that exists; main is the default",
+        ) from problem
+    except errors.HfHubHTTPError as problem:
+        status = problem.response.status_code if problem.response is not None else 0
+        if status in (401, 403):
+            raise AccessDenied(f"{ref}: HTTP {status}", hint="set HF_TOKEN") from problem
+        if status >= 500 or status == 429:
+            raise _unreachable(hub, f"HTTP {status}") from problem
+        raise HubError(f"{ref}: HTTP {status} from {hub.endpoint}") from problem
+    except (errors.LocalEntryNotFoundError, httpx.HTTPError, ConnectionError) as problem:
+        raise _unreachable(hub, type(problem).__name__) from problem
+
+
+def _unreachable(hub: Hub, why: str) -> HubUnreachable:
+    return HubUnreachable(
+        f"{hub.endpoint} does not answer ({why})",
+        hint="check the network and HF_ENDPOINT, then run again: a pull resumes",
+    )

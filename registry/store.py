@@ -1,0 +1,216 @@
+"""The content-addressed store: every file once, under its digest; a checkpoint is links to them.
+
+```
+objects/ab/abcdef…            one file, read-only, named by its SHA-256
+checkpoints/<root>/…          a checkpoint's folder: hard links to its objects
+checkpoints/<root>.json       its manifest
+```
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from penstock.core.errors import DigestMismatch, DiskFull, StoreError
+from penstock.core.identity import Digest, ModelRef
+from penstock.core.manifest import FileEntry, Manifest
+
+_BUFFER_BYTES = 1 << 20
+Progress = Callable[[int, int], None]
+
+
+def _silent(_done: int, _total: int) -> None:
+    """Progress for nobody."""
+
+
+def hash_file(path: Path) -> Digest:
+    """Return the SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    buffer = bytearray(_BUFFER_BYTES)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            digest.update(view[:size])
+    return Digest("sha256", digest.hexdigest())
+
+
+def hash_files(paths: Sequence[Path], on_progress: Progress = _silent) -> list[Digest]:
+    """Return the digests in order; all cores work, the largest file first.
+
+    Args:
+        paths: Files to read.
+        on_progress: Told (bytes hashed, bytes in all), whenever a file is done.
+    """
+    sizes = [path.stat().st_size for path in paths]
+    total, done = sum(sizes), 0
+    order = sorted(range(len(paths)), key=lambda i: -sizes[i])
+    digests: dict[int, Digest] = {}
+    # hashlib releases the interpreter lock, so threads use every core
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        hashed = pool.map(hash_file, [paths[i] for i in order])
+        for i, digest in zip(order, hashed, strict=True):
+            digests[i] = digest
+            done += sizes[i]
+            on_progress(done, total)
+    return [digests[i] for i in range(len(paths))]
+
+
+def files_of(folder: Path) -> list[str]:
+    """Return the relative paths of all files below a folder, sorted."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def manifest_of(folder: Path, source: ModelRef, on_progress: Progress = _silent) -> Manifest:
+    """Return the manifest of a folder as it is now."""
+    names = files_of(folder)
+    digests = hash_files([folder / name for name in names], on_progress)
+    entries = [
+        FileEntry(name, (folder / name).stat().st_size, digest)
+        for name, digest in zip(names, digests, strict=True)
+    ]
+    return Manifest(source, tuple(sorted(entries)))
+
+
+def verify(folder: Path, manifest: Manifest) -> None:
+    """Raise `DigestMismatch`, naming every file that is changed, missing or extra."""
+    recorded = {entry.path: entry for entry in manifest.files}
+    present = set(files_of(folder))
+    common = sorted(present & recorded.keys())
+    # a file of another size needs no reading to be known as changed
+    same_size = [n for n in common if (folder / n).stat().st_size == recorded[n].size_bytes]
+    digests = dict(zip(same_size, hash_files([folder / n for n in same_size]), strict=True))
+    wrong = {
+        "changed": [name for name in common if digests.get(name) != recorded[name].digest],
+        "missing": sorted(recorded.keys() - present),
+        "extra": sorted(present - recorded.keys()),
+    }
+    if any(wrong.values()):
+        told = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
+        raise DigestMismatch(
+            f"{folder}: not the files that were recorded ({told})",
+            hint="run `penstock run` again: it pulls what is damaged",
+        )
+
+
+class Store:
+    """Checkpoints on this machine.
+
+    Args:
+        root: Folder of the store; made when something is added.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def checkpoint(self, root: Digest) -> Path:
+        """Return the folder of a checkpoint; `StoreError` if it is not here."""
+        folder = self.root / "checkpoints" / root.hex
+        if not folder.is_dir():
+            raise StoreError(
+                f"checkpoint {root.short} is not in the store {self.root}",
+                hint="pull it: penstock run model.yaml",
+            )
+        return folder
+
+    def manifest(self, root: Digest) -> Manifest:
+        """Return the manifest of a checkpoint."""
+        self.checkpoint(root)
+        return Manifest.from_json(self._manifest_path(root.hex).read_text())
+
+    def roots(self) -> list[Digest]:
+        """Return every checkpoint."""
+        found = (self.root / "checkpoints").glob("*.json")
+        return sorted(Digest("sha256", path.stem) for path in found)
+
+    def add(self, folder: Path, source: ModelRef, on_progress: Progress = _silent) -> Manifest:
+        """Store a folder's files; what is here already is not stored again.
+
+        A checkpoint appears whole or not at all; one that was damaged is replaced.
+
+        Args:
+            folder: Files to take; they are linked where the file system can, else copied.
+            source: Where they come from.
+            on_progress: Told (bytes hashed, bytes in all).
+        """
+        with _disk_full_named(self.root):
+            manifest = manifest_of(folder, source, on_progress)
+            place = self.root / "checkpoints"
+            place.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=place))
+            try:
+                for entry in manifest.files:
+                    self._link(folder / entry.path, entry, scratch / entry.path)
+                self._publish(scratch, manifest)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+        return manifest
+
+    def gc(self, keep: Collection[Digest]) -> int:
+        """Remove every checkpoint not in `keep`, and unused objects; return the bytes freed."""
+        for root in self.roots():
+            if root not in keep:
+                self._manifest_path(root.hex).unlink()
+                shutil.rmtree(self.root / "checkpoints" / root.hex, ignore_errors=True)
+        freed = 0
+        for path in (self.root / "objects").glob("*/*"):
+            if path.stat().st_nlink == 1:
+                freed += path.stat().st_size
+                path.unlink()
+        return freed
+
+    def _manifest_path(self, hex_root: str) -> Path:
+        return self.root / "checkpoints" / f"{hex_root}.json"
+
+    def _link(self, file: Path, entry: FileEntry, target: Path) -> None:
+        blob = self.root / "objects" / entry.digest.hex[:2] / entry.digest.hex
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        damaged = blob.exists() and hash_file(blob) != entry.digest
+        if damaged or not blob.exists():
+            scratch = blob.with_name(f".{blob.name}.{os.getpid()}")
+            scratch.unlink(missing_ok=True)
+            shutil.copyfile(file, scratch)
+            scratch.chmod(0o444)
+            scratch.replace(blob)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(blob, target)
+
+    def _publish(self, scratch: Path, manifest: Manifest) -> None:
+        final = self.root / "checkpoints" / manifest.root.hex
+        path = self._manifest_path(manifest.root.hex)
+        if final.exists():
+            try:
+                verify(final, manifest)
+            except DigestMismatch:
+                shutil.rmtree(final)
+        if not final.exists():
+            scratch.rename(final)
+        new = path.with_name(f".{path.name}.{os.getpid()}")
+        new.write_text(manifest.to_json())
+        new.replace(path)
+
+
+@contextmanager
+def _disk_full_named(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full(where) from problem
+        raise
+
+
+def disk_full(where: Path) -> DiskFull:
+    """Return the error of a full disk."""
+    return DiskFull(
+        f"no space left on the disk of {where}",
+        hint="free space (penstock store gc), or set PENSTOCK_HOME to another disk; "
+        "what is downloaded is kept",
+    )

@@ -1,0 +1,159 @@
+"""The real Hub client against the mirror."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.core.errors import (
+    AccessDenied,
+    DigestMismatch,
+    HubUnreachable,
+    PolicyRefused,
+    RepositoryNotFound,
+    RevisionNotFound,
+)
+from penstock.core.identity import ModelRef
+from penstock.core.spec import Policy
+from registry.pull import Hub, pull, resolve
+from registry.store import Store, verify
+
+pytestmark = pytest.mark.integration
+
+_SERVE = (
+    "import sys; from pathlib import Path; from registry.mirror import serve; "
+    "serve(Path(sys.argv[1]), 0, tokens=frozenset({'open-sesame'}), "
+    "on_ready=lambda url: print(url, flush=True))"
+)
+
+
+def _repository(root: Path, name: str, files: dict[str, bytes], **settings: object) -> Path:
+    folder = root / "acme" / name
+    folder.mkdir(parents=True)
+    for path, content in files.items():
+        (folder / path).write_bytes(content)
+    if settings:
+        (folder / ".penstock-hub.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("hub")
+    good = {"config.json": b"{}", "model.safetensors": b"w" * 300_000, "tokenizer.json": b"{}"}
+    _repository(root, "good", {**good, "pytorch_model.bin": b"p", "train.log": b"x"})
+    _repository(root, "gated", good, gated=True)
+    _repository(root, "private", good, private=True)
+    _repository(root, "pickles", {"config.json": b"{}", "pytorch_model.bin": b"p"})
+    _repository(root, "code", {**good, "modeling_acme.py": b"print('hello')"})
+    _repository(root, "auto", {**good, "config.json": b'{"auto_map": {"AutoModel": "x.Y"}}'})
+    return root
+
+
+@pytest.fixture(scope="module")
+def endpoint(root: Path) -> Iterator[str]:
+    server = subprocess.Popen(
+        [sys.executable, "-c", _SERVE, str(root)], stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None
+    yield server.stdout.readline().strip()
+    server.terminate()
+    server.communicate()
+
+
+def _pull(endpoint: str, text: str, home: Path, token: str | None = None, **policy: bool) -> Path:
+    hub, store = Hub(endpoint, token), Store(home / "store")
+    ref = resolve(ModelRef.parse(text), hub)
+    assert ref.pinned
+    pulled = pull(ref, hub, store, Policy(**policy), lambda _done, _total: None)
+    folder = store.checkpoint(pulled.manifest.root)
+    verify(folder, pulled.manifest)
+    return folder
+
+
+def test_pulls_what_serving_needs_and_only_once(endpoint: str, tmp_path: Path) -> None:
+    folder = _pull(endpoint, "hf://acme/good", tmp_path)
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+    hub, store = Hub(endpoint), Store(tmp_path / "store")
+    ref = resolve(ModelRef.parse("hf://acme/good@main"), hub)
+    again = pull(ref, hub, store, Policy(), lambda _done, _total: None)
+    assert again.downloaded_bytes == 0
+
+
+def test_a_broken_download_is_resumed(endpoint: str, tmp_path: Path, root: Path) -> None:
+    hub, store = Hub(endpoint), Store(tmp_path / "store")
+    ref = resolve(ModelRef.parse("hf://acme/good"), hub)
+    incoming = store.root / "incoming" / f"acme--good@{ref.revision}"
+    incoming.mkdir(parents=True)
+    weights = (root / "acme/good/model.safetensors").read_bytes()
+    (incoming / "model.safetensors").write_bytes(weights)
+    pulled = pull(ref, hub, store, Policy(), lambda _done, _total: None)
+    assert pulled.downloaded_bytes < len(weights)
+
+
+def test_a_damaged_checkpoint_is_pulled_again(endpoint: str, tmp_path: Path) -> None:
+    folder = _pull(endpoint, "hf://acme/good", tmp_path)
+    (folder / "model.safetensors").unlink()
+    assert (_pull(endpoint, "hf://acme/good", tmp_path) / "model.safetensors").exists()
+
+
+def test_gated_and_private_repositories_need_a_token(endpoint: str, tmp_path: Path) -> None:
+    with pytest.raises(AccessDenied, match="gated") as refused:
+        _pull(endpoint, "hf://acme/gated", tmp_path)
+    assert "HF_TOKEN" in refused.value.hint
+    with pytest.raises(AccessDenied, match="this token does not open it"):
+        _pull(endpoint, "hf://acme/gated", tmp_path, token="wrong")
+    with pytest.raises(RepositoryNotFound):
+        _pull(endpoint, "hf://acme/private", tmp_path)
+    for name in ("gated", "private"):
+        assert _pull(endpoint, f"hf://acme/{name}", tmp_path, token="open-sesame").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("hf://acme/absent", RepositoryNotFound),
+        ("hf://acme/good@v9", RevisionNotFound),
+        ("hf://acme/pickles", PolicyRefused),
+        ("hf://acme/code", PolicyRefused),
+        ("hf://acme/auto", PolicyRefused),
+    ],
+)
+def test_refusals_leave_nothing_in_the_store(
+    endpoint: str, tmp_path: Path, text: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        _pull(endpoint, text, tmp_path)
+    assert Store(tmp_path / "store").roots() == []
+
+
+def test_policy_lets_code_in_as_files(endpoint: str, tmp_path: Path) -> None:
+    folder = _pull(endpoint, "hf://acme/code", tmp_path, allow_remote_code=True)
+    assert (folder / "modeling_acme.py").exists()
+
+
+def test_a_changed_file_is_noticed(endpoint: str, tmp_path: Path) -> None:
+    folder = _pull(endpoint, "hf://acme/good", tmp_path)
+    manifest = Store(tmp_path / "store").manifest(Store(tmp_path / "store").roots()[0])
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_bytes(b"[]")
+    (folder / "new.txt").write_text("")
+    with pytest.raises(DigestMismatch, match=r"changed: config.json; extra: new.txt"):
+        verify(folder, manifest)
+
+
+def test_an_absent_hub_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    with pytest.raises(HubUnreachable, match=str(port)):
+        _pull(f"http://127.0.0.1:{port}", "hf://acme/good", tmp_path)
