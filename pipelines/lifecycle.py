@@ -38,7 +38,3 @@ def lifecycle(spec: str) -> None:
         )
         deployed = deploy(spec=spec, version=registered.output, checkpoint=checkpoint)
         deployed.set_caching_options(False)  # level-triggered: looks at what is served now
-
-
-STEPS = ("resolve", "pull", "scan", "check_data", "evaluate", "register", "deploy")
-"""The steps a person waits for, in order."""

@@ -20,7 +20,8 @@ CHALLENGER = "challenger"
 PREVIOUS = "previous"
 _ROOT_TAG = "penstock.root"
 _EVIDENCE_TAG = "penstock.evidence"
-_PASSPORT = "passport.json"
+PASSPORT = "passport.json"
+EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class Candidate:
 
     metrics: Mapping[str, float]
     params: Mapping[str, str]
+    documents: Mapping[str, Mapping[str, Any]]
+    """JSON artifacts by file name: the passport and the evaluation."""
 
 
 class Catalog:
@@ -74,7 +77,7 @@ class Catalog:
 
         self._client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
-    def register(self, name: str, candidate: Candidate, passport: Mapping[str, Any]) -> Version:
+    def register(self, name: str, candidate: Candidate) -> Version:
         """Return the version of this checkpoint and evidence, new or as registered before.
 
         It becomes `challenger`, unless it is already served as `champion`.
@@ -83,7 +86,7 @@ class Catalog:
 
         try:
             found = self._find(name, candidate)
-            version = found or self._create(name, candidate, passport)
+            version = found or self._create(name, candidate)
             if CHAMPION not in version.aliases:
                 self._client.set_registered_model_alias(name, CHALLENGER, str(version.number))
             return self.version(name, version.number)
@@ -152,10 +155,6 @@ class Catalog:
         body: dict[str, Any] = json.loads(text)
         return body
 
-    def passport(self, version: Version) -> dict[str, Any]:
-        """Return the passport of a version."""
-        return self.document(version, _PASSPORT)
-
     def _find(self, name: str, candidate: Candidate) -> Version | None:
         for found in self._client.search_model_versions(f"name = '{name}'"):
             tags = found.tags
@@ -166,7 +165,7 @@ class Catalog:
                 return self.version(name, int(found.version))
         return None
 
-    def _create(self, name: str, candidate: Candidate, passport: Mapping[str, Any]) -> Version:
+    def _create(self, name: str, candidate: Candidate) -> Version:
         from mlflow.exceptions import MlflowException
 
         run_id = self._joined or self._open_run(name)
@@ -174,7 +173,8 @@ class Catalog:
             self._client.log_param(run_id, key, value)
         for key, number in candidate.metrics.items():
             self._client.log_metric(run_id, key, number)
-        self._client.log_text(run_id, json.dumps(passport, indent=1), _PASSPORT)
+        for file, content in candidate.documents.items():
+            self._client.log_text(run_id, json.dumps(content, indent=1), file)
         try:
             self._client.create_registered_model(name)
         except MlflowException as problem:

@@ -72,7 +72,7 @@ def require(report: Mapping[str, Any]) -> None:
         )
 
 
-def _frame(rows: list[Row], count_tokens: CountTokens, trained: set[str]) -> Any:  # noqa: ANN401
+def _frame(rows: list[Row], count_tokens: CountTokens, trained: set[str]) -> Any:
     import pandas as pd
 
     return pd.DataFrame(
@@ -86,7 +86,7 @@ def _frame(rows: list[Row], count_tokens: CountTokens, trained: set[str]) -> Any
     )
 
 
-def _context(docs: Path | None) -> Any:  # noqa: ANN401 - untyped library
+def _context(docs: Path | None) -> Any:
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     import great_expectations as gx
 
@@ -120,7 +120,7 @@ def _context(docs: Path | None) -> Any:  # noqa: ANN401 - untyped library
     return context
 
 
-def _validate(context: Any, name: str, frame: Any, context_length: int) -> Any:  # noqa: ANN401
+def _validate(context: Any, name: str, frame: Any, context_length: int) -> Any:
     import great_expectations as gx
     from great_expectations import expectations as gxe
 
@@ -164,7 +164,7 @@ _NAMES = {
 }
 
 
-def _suite(name: str, rows: list[Row], result: Any) -> dict[str, Any]:  # noqa: ANN401
+def _suite(name: str, rows: list[Row], result: Any) -> dict[str, Any]:
     expectations = [_expectation(each) for each in result.results]
     return {
         "name": name,
@@ -174,7 +174,7 @@ def _suite(name: str, rows: list[Row], result: Any) -> dict[str, Any]:  # noqa: 
     }
 
 
-def _expectation(result: Any) -> dict[str, Any]:  # noqa: ANN401
+def _expectation(result: Any) -> dict[str, Any]:
     config = result.expectation_config
     column = config.kwargs.get("column", "")
     unexpected = result.result.get("unexpected_index_list") or []

@@ -88,7 +88,7 @@ def pull(ref: ModelRef, hub: Hub, store: Store, policy: Policy, on_progress: Pro
         on_progress: Told (bytes done, bytes in all).
     """
     if ref.scheme == "file":
-        chosen = select({p: 0 for p in _relative(Path(ref.path))}, policy, str(ref))
+        chosen = select(dict.fromkeys(_relative(Path(ref.path)), 0), policy, str(ref))
         return _from_folder(ref, store, chosen, on_progress)
     known = store.root / "refs" / f"{ref.path.replace('/', '--')}@{ref.revision}"
     if known.exists():
@@ -186,7 +186,7 @@ def _download(
 
 
 def _complete(store: Store, root: Digest) -> bool:
-    """Whether the store has every file of a checkpoint, at its size; digests come before serving."""
+    """Whether every file is here, at its size; digests are verified before serving."""
     if root not in store.roots():
         return False
     folder = store.checkpoint(root)
@@ -212,7 +212,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
-def _api(hub: Hub) -> Any:  # noqa: ANN401 - the client's type would need its import
+def _api(hub: Hub) -> Any:
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=hub.endpoint, token=hub.token or False, library_name="penstock")
@@ -237,8 +237,9 @@ def _hub_errors(ref: ModelRef, hub: Hub) -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError as problem:
+        why = "this token does not open it" if hub.token else "no token is set"
         raise AccessDenied(
-            f"{ref}: gated, and {'this token does not open it' if hub.token else 'no token is set'}",
+            f"{ref}: gated, and {why}",
             hint="accept its terms on the Hub, then set HF_TOKEN",
         ) from problem
     except errors.RepositoryNotFoundError as problem:

@@ -131,7 +131,7 @@ def _tokenizer(folder: Path, _policy: Policy) -> Gate:
         return Gate("tokenizer", "failed", "no tokenizer.json")
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as problem:  # noqa: BLE001 - the library raises plain Exception
+    except Exception as problem:
         raise _Broken(f"tokenizer.json: {problem}") from problem
     size, room = tokenizer.get_vocab_size(), _json(folder / "config.json").get("vocab_size", 0)
     if size > room:

@@ -1,0 +1,412 @@
+"""The work of the steps: registry and serving meet here, on values of the core.
+
+Every function takes the step's context first and leaves in `context.detail` what the report shows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import penstock
+from components.steps.comparison import compare, paired
+from components.steps.context import Context, write_atomically
+from components.steps.memo import remembered
+from components.steps.scoring import Item, latency, measure
+from penstock.core.documents import parse_spec
+from penstock.core.errors import (
+    ConfigurationError,
+    DataRefused,
+    EvaluationFailed,
+    NotReady,
+    ServingError,
+)
+from penstock.core.identity import Digest, ModelRef
+from penstock.core.manifest import Manifest
+from penstock.core.settings import Settings
+from penstock.core.spec import ModelSpec
+from registry import datachecks, scans
+from registry.catalog import CHAMPION, EVALUATION, PASSPORT, Candidate, Catalog
+from registry.datasets import read_rows
+from registry.passport import Decision, Made, Passport
+from registry.pull import Hub
+from registry.pull import pull as pull_checkpoint
+from registry.pull import resolve as resolve_reference
+from registry.store import Store, hash_file, verify
+from serving.completer import Message
+
+_WARM_UP_REQUESTS = 24
+_ROWS_DETAIL = "items"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Paths of what the checks found."""
+
+    scans: str
+    report: str
+    evaluation: str
+
+
+def resolve(context: Context, spec: str) -> str:
+    """Pin the source to a commit and the data sets to their content."""
+    model = _spec(spec)
+    if model.target != "local" or model.runtime not in ("auto", "cpu"):
+        raise ConfigurationError(
+            "target, runtime: this version serves on this machine with the CPU engine",
+            hint="set target: local and runtime: cpu (or leave them out)",
+        )
+    source = resolve_reference(model.ref, _hub(context.settings))
+    data = {
+        name: {"path": path, "digest": str(hash_file(Path(path)))}
+        for name, path in _named_sets(model).items()
+    }
+    body = {"source": str(source), "data": data, "runtime": "cpu", "precision": model.precision}
+    context.detail |= body
+    return json.dumps(body)
+
+
+def pull(context: Context, spec: str, resolved: str, path: str) -> dict[str, Any]:
+    """Bring the checkpoint into the store; the manifest goes to `path`."""
+    source = ModelRef.parse(json.loads(resolved)["source"])
+    pulled = pull_checkpoint(
+        source,
+        _hub(context.settings),
+        Store(context.settings.store),
+        _spec(spec).policy,
+        lambda done, total: context.progress(done, total, "bytes"),
+    )
+    manifest = pulled.manifest
+    _write(path, json.loads(manifest.to_json()))
+    context.reused = source.scheme == "hf" and pulled.downloaded_bytes == 0
+    context.detail |= {
+        "root": str(manifest.root),
+        "size_bytes": manifest.size_bytes,
+        "downloaded_bytes": pulled.downloaded_bytes,
+        "files": json.loads(manifest.to_json())["files"],
+    }
+    return {"root": str(manifest.root), "size_bytes": manifest.size_bytes}
+
+
+def scan(context: Context, spec: str, checkpoint_path: str, out_path: str) -> None:
+    """Check the files against the policy; every gate goes to `out_path`."""
+    manifest, folder = _checkpoint(context.settings, checkpoint_path)
+    verify(folder, manifest)
+    gates = scans.scan(folder, _spec(spec).policy)
+    body = {"gates": [asdict(gate) for gate in gates], "licence": scans.licence_of(folder)}
+    context.detail |= body
+    _write(out_path, body)
+    scans.require(gates, str(manifest.source))
+
+
+def check_data(context: Context, resolved: str, checkpoint_path: str, out_path: str) -> None:
+    """Check the data sets; every expectation goes to `out_path`."""
+    manifest, folder = _checkpoint(context.settings, checkpoint_path)
+    data: Mapping[str, Any] = json.loads(resolved)["data"]
+    _same_data(data)
+    key = {
+        "what": "data checks",
+        "data": {name: each["digest"] for name, each in data.items()},
+        "tokenizer": str(manifest.root),
+    }
+
+    def make(target: Path) -> None:
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        config = json.loads((folder / "config.json").read_text())
+        sets = datachecks.Sets(
+            paths={name: Path(each["path"]) for name, each in data.items()},
+            context_length=int(config.get("max_position_embeddings", 2048)),
+            count_tokens=lambda row: len(tokenizer.encode(f"{row.prompt}\n{row.answer}").ids),
+        )
+        report = datachecks.check(sets, target / "docs")
+        report["docs"] = "docs/index.html" if report["suites"] else ""
+        _write(str(target / "report.json"), report)
+
+    kept = context.settings.run_dir / "data-checks"
+    context.reused = remembered(context.settings.home / "memo", key, kept, make)
+    report = json.loads((kept / "report.json").read_text())
+    if report["docs"]:
+        report["docs"] = str(kept / report["docs"])
+    context.detail |= report
+    _write(out_path, report)
+    datachecks.require(report)
+
+
+def evaluate(
+    context: Context, spec: str, resolved: str, checkpoint_path: str, out_path: str
+) -> dict[str, float]:
+    """Measure, compare with the champion, and decide; everything goes to `out_path`."""
+    model = _spec(spec)
+    manifest, folder = _checkpoint(context.settings, checkpoint_path)
+    data: Mapping[str, Any] = json.loads(resolved)["data"]
+    if "evaluate" not in data:
+        verdict = {"outcome": "skipped", "reason": "data.evaluate is not set: nothing is proven"}
+        context.detail |= {"verdict": verdict}
+        _write(out_path, {"verdict": verdict})
+        return {}
+    _same_data(data)
+    key = {
+        "what": "evaluation",
+        "root": str(manifest.root),
+        "data": data["evaluate"]["digest"],
+        "max_new_tokens": model.evaluation.max_new_tokens,
+    }
+
+    def make(target: Path) -> None:
+        measured = _measure(context, folder, Path(data["evaluate"]["path"]), model)
+        _write(str(target / "measured.json"), measured)
+
+    kept = context.settings.run_dir / "evaluation"
+    context.reused = remembered(context.settings.home / "memo", key, kept, make)
+    measured = json.loads((kept / "measured.json").read_text())
+    comparison = _against_champion(context.settings, model, measured)
+    verdict = _verdict(model, measured, comparison)
+    result = {**measured, "comparison": comparison, "verdict": verdict}
+    context.detail |= {k: v for k, v in result.items() if k != _ROWS_DETAIL}
+    context.detail["wrong"] = [r for r in measured["items"] if not r["correct"]][:12]
+    _write(out_path, result)
+    if verdict["outcome"] != "pass":
+        raise EvaluationFailed(
+            verdict["reason"],
+            hint="the report shows every skill; improve the model, or change evaluation in "
+            "model.yaml",
+        )
+    scores = {"exact_match": float(measured["exact_match"]["share"])}
+    if measured["perplexity"] is not None:
+        scores["perplexity"] = float(measured["perplexity"])
+    return scores
+
+
+def register(
+    context: Context, spec: str, resolved: str, checkpoint_path: str, evidence: Evidence
+) -> str:
+    """Register the version with its passport; return its number."""
+    model = _spec(spec)
+    manifest, folder = _checkpoint(context.settings, checkpoint_path)
+    evaluation = json.loads(Path(evidence.evaluation).read_text())
+    scanned = json.loads(Path(evidence.scans).read_text())
+    pinned = json.loads(resolved)
+    checked = json.loads(Path(evidence.report).read_text())
+    scores = {k: v for k, v in evaluation.items() if k not in (_ROWS_DETAIL, "latency")}
+    passport = Passport(
+        name=model.name,
+        source=str(manifest.source),
+        root=str(manifest.root),
+        files={f.path: str(f.digest) for f in manifest.files},
+        licence=scanned["licence"],
+        data={name: each["digest"] for name, each in pinned["data"].items()},
+        evaluation=scores,
+        decisions=_decisions(scanned, checked, evaluation),
+        made=Made(
+            penstock=penstock.__version__,
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            run_id=context.settings.run_id,
+        ),
+    )
+    metrics = {"exact_match": evaluation["exact_match"]["share"]} if "items" in evaluation else {}
+    measured = {k: v for k, v in evaluation.items() if k in ("exact_match", "skills", "items")}
+    candidate = Candidate(
+        root=str(manifest.root),
+        source_uri=folder.as_uri(),
+        evidence=str(Digest.of(json.dumps([measured, passport.data], sort_keys=True).encode())),
+        metrics=metrics,
+        params={"source": str(manifest.source), "root": str(manifest.root)},
+        documents={PASSPORT: passport.model_dump(), EVALUATION: evaluation},
+    )
+    version = _catalog(context.settings).register(model.name, candidate)
+    context.detail |= {
+        "model": model.name,
+        "version": version.number,
+        "run_id": version.run_id,
+        "source_uri": version.source_uri,
+        "aliases": list(version.aliases),
+    }
+    return str(version.number)
+
+
+def deploy(context: Context, spec: str, version: str, checkpoint_path: str) -> str:
+    """Serve the version when it is ready, measure it through the gateway, make it champion."""
+    from serving.deploy import deploy as replace_when_ready
+    from serving.local import lifecycle
+
+    model, settings = _spec(spec), context.settings
+    manifest, folder = _checkpoint(settings, checkpoint_path)
+    if not lifecycle.status(settings).up:
+        raise NotReady(
+            "local cluster",
+            reason="its supervisor or gateway does not run",
+            waited_s=0,
+            hint="penstock local up",
+        )
+    deployed = replace_when_ready(
+        lifecycle.cluster(settings),
+        model,
+        int(version),
+        storage_uri=folder.as_uri(),
+        root=manifest.root,
+        on_wait=lambda waited: context.progress(waited, model.rollout.ready_timeout_s, "s"),
+    )
+    url = lifecycle.url(settings)
+    context.detail |= {
+        "service": deployed.service,
+        "url": url,
+        "version": int(version),
+        "ready_s": deployed.ready_s,
+        "weights": deployed.weights,
+        "replaced": list(deployed.replaced),
+        "latency": _warm_up(url, model),
+    }
+    served = _catalog(settings).promote(model.name, int(version))
+    context.detail["aliases"] = list(served.aliases)
+    return url
+
+
+def _measure(context: Context, folder: Path, path: Path, model: ModelSpec) -> dict[str, Any]:
+    from serving.engine.inprocess import InProcessCompleter
+
+    completer = InProcessCompleter(folder)
+    try:
+        return measure(
+            completer,
+            items_of(path),
+            max_new_tokens=model.evaluation.max_new_tokens,
+            on_progress=lambda done, total: context.progress(done, total, "answers"),
+        )
+    finally:
+        completer.close()
+
+
+def items_of(path: Path) -> list[Item]:
+    """Return a data set as questions."""
+    return [
+        Item(row.id, row.skill, cast("list[Message]", row.conversation), row.answer)
+        for row in read_rows(path)
+    ]
+
+
+def _against_champion(
+    settings: Settings, model: ModelSpec, measured: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    catalog = _catalog(settings)
+    champion = catalog.by_alias(model.name, CHAMPION)
+    if champion is None:
+        return None
+    before = catalog.document(champion, EVALUATION).get("items")
+    if not before:
+        return None
+    found = compare(paired(before, measured["items"]), model.evaluation.max_quality_loss)
+    return {**found.to_json(), "against": f"version {champion.number}"}
+
+
+def _verdict(
+    model: ModelSpec, measured: Mapping[str, Any], comparison: Mapping[str, Any] | None
+) -> dict[str, str]:
+    score, wanted = measured["exact_match"], model.evaluation.min_exact_match
+    if score["share"] < wanted:
+        reason = (
+            f"exact match {score['share']:.1%} (95 %: {score['low']:.1%} to {score['high']:.1%}) "
+            f"is below evaluation.min_exact_match {wanted:.1%}"
+        )
+        return {"outcome": "fail", "reason": reason}
+    if comparison is not None and comparison["outcome"] != "pass":
+        return {
+            "outcome": comparison["outcome"],
+            "reason": f"compared with {comparison['against']}: {comparison['reason']}",
+        }
+    beside = f", and {comparison['reason']}" if comparison else ""
+    return {"outcome": "pass", "reason": f"exact match {score['share']:.1%}{beside}"}
+
+
+def _decisions(
+    scanned: Mapping[str, Any], checked: Mapping[str, Any], evaluation: Mapping[str, Any]
+) -> list[Decision]:
+    gates = [
+        Decision(step=f"scan {g['name']}", outcome=g["outcome"], reason=g["reason"])
+        for g in scanned["gates"]
+    ]
+    suites = [
+        Decision(
+            step=f"data {s['name']}",
+            outcome="passed" if s["passed"] else "failed",
+            reason=f"{s['rows']} rows, {len(s['expectations'])} expectations",
+        )
+        for s in checked["suites"]
+    ]
+    verdict = evaluation["verdict"]
+    return [
+        *gates,
+        *suites,
+        Decision(step="evaluate", outcome=verdict["outcome"], reason=verdict["reason"]),
+    ]
+
+
+def _warm_up(url: str, model: ModelSpec) -> dict[str, Any] | None:
+    """Ask through the gateway, as users will; the new version must answer."""
+    from serving.endpoint import EndpointCompleter
+
+    asked = items_of(Path(model.data.evaluate))[:_WARM_UP_REQUESTS] if model.data.evaluate else []
+    conversations = [i.conversation for i in asked] or [[{"role": "user", "content": "Hello"}]]
+    completer = EndpointCompleter(url, model.name, concurrency=2)
+    try:
+        answers = completer.complete(
+            cast("list[list[Message]]", conversations),
+            max_new_tokens=min(16, model.evaluation.max_new_tokens),
+        )
+    except ServingError as problem:
+        raise ServingError(
+            f"{model.name} is served but does not answer through the gateway: {problem}",
+            hint="penstock local status shows the log",
+        ) from problem
+    finally:
+        completer.close()
+    return latency([a.ttft_s for a in answers], [a.e2e_s for a in answers])
+
+
+def _spec(text: str) -> ModelSpec:
+    return parse_spec(text, where="spec")
+
+
+def _hub(settings: Settings) -> Hub:
+    return Hub(settings.hub_endpoint, settings.hub_token)
+
+
+def _catalog(settings: Settings) -> Catalog:
+    return Catalog(settings.tracking_uri, joined_run_id=settings.joined_run_id)
+
+
+def _checkpoint(settings: Settings, path: str) -> tuple[Manifest, Path]:
+    manifest = Manifest.from_json(Path(path).read_text())
+    return manifest, Store(settings.store).checkpoint(manifest.root)
+
+
+def _named_sets(model: ModelSpec) -> dict[str, str]:
+    named = {
+        "train": model.data.train,
+        "evaluate": model.data.evaluate,
+        "calibrate": model.data.calibrate,
+    }
+    found = {name: path for name, path in named.items() if path}
+    for name, path in found.items():
+        if not Path(path).is_file():
+            raise ConfigurationError(f"data.{name}: no such file: {path}")
+    return found
+
+
+def _same_data(data: Mapping[str, Any]) -> None:
+    for name, each in data.items():
+        if str(hash_file(Path(each["path"]))) != each["digest"]:
+            raise DataRefused(
+                f"data.{name}: {each['path']} changed while the run was going on",
+                hint="run again",
+            )
+
+
+def _write(path: str, content: Mapping[str, Any]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(Path(path), json.dumps(content, indent=1))

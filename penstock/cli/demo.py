@@ -1,0 +1,131 @@
+"""`penstock demo`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+import penstock
+from penstock.cli.edge import environment, need, settings_of
+from penstock.cli.run import (
+    new_run_id,
+    raise_failure,
+    read_spec,
+    run_lifecycle,
+    start_cluster,
+)
+from penstock.core.errors import ConfigurationError, NotReady
+from penstock.core.settings import GATEWAY_PORT
+
+_QUESTION = "What is 47 + 38?"
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out/demo"),
+    show_default=True,
+    help="Where everything goes: report, summary, store, registry and cluster.",
+)
+def command(out: Path) -> None:
+    """Carry the example model from a Hub mirror to a served endpoint, on this machine."""
+    started_at = time.time()
+    need("local", "torch", "transformers", "great_expectations", "aiohttp", "mlflow")
+    example = Path(penstock.__file__).parents[1] / "examples" / "skills"
+    if not (example / "model" / "model.safetensors").exists():
+        raise ConfigurationError(f"{example}: no example here", hint="run it from a clone")
+    out = out.absolute()
+    click.echo("penstock demo: from the Hub to a served model, on this machine")
+    root = _repository(example, out / "hub")
+    env = environment(
+        PENSTOCK_HOME=str(out / "home"),
+        PENSTOCK_RUN_ID=new_run_id(),
+        PENSTOCK_GATEWAY_PORT=str(_port(out / "home")),
+    )
+    env.pop("MLFLOW_TRACKING_URI", None)
+    with _mirror(root, env) as url:
+        env["HF_ENDPOINT"] = url
+        click.echo(f"  Hub mirror    {url}")
+        start_cluster(env)
+        settings = settings_of(env)
+        click.echo(f"  local cluster http://127.0.0.1:{settings.gateway_port}")
+        model = read_spec(example / "model.yaml")
+        record = run_lifecycle(model, env, started_at=started_at, quiet=False)
+    for name in ("report.html", "summary.json"):
+        shutil.copyfile(settings.run_dir / name, out / name)
+    raise_failure(record, settings.run_dir)
+    _finish(out, settings.gateway_port, started_at)
+
+
+def _finish(out: Path, port: int, started_at: float) -> None:
+    """Ask the model once, and say how to go on."""
+    from penstock.cli.chat import ask
+
+    url = f"http://127.0.0.1:{port}"
+    asked = {"role": "user", "content": _QUESTION}
+    answer = "".join(ask(url, {"model": "skills", "messages": [asked], "temperature": 0}))
+    summary = json.loads((out / "summary.json").read_text())
+    summary["wall_s"] = round(time.time() - started_at, 3)
+    summary["answer"] = {"question": _QUESTION, "answer": answer}
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    body = json.dumps({"model": "skills", "messages": [asked]})
+    click.echo(f"\n  {_QUESTION} → {answer}\n\nDone in {summary['wall_s']:.0f} s.")
+    click.echo(f"  report   {out / 'report.html'}\n  summary  {out / 'summary.json'}")
+    click.echo("\nIt goes on answering:")
+    program = shlex.quote(str(Path(sys.argv[0])))
+    click.echo(f"  {program} chat --url {url} skills {shlex.quote(_QUESTION)}")
+    click.echo(f"  curl -s {url}/v1/chat/completions -H 'Content-Type: application/json' \\")
+    click.echo(f"    -d {shlex.quote(body)}")
+    click.echo(f"Stop it: PENSTOCK_HOME={shlex.quote(str(out / 'home'))} {program} local down")
+
+
+def _repository(example: Path, root: Path) -> Path:
+    """Lay the example's model out as a Hub repository."""
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(example / "model", root / "penstock" / "skills")
+    return root
+
+
+def _port(home: Path) -> int:
+    """Return the port of the gateway that runs, or the default one, or a free one."""
+    from serving.local.processes import holder
+
+    told = home / "cluster" / "port"
+    if holder(home / "cluster" / "gateway.lock") is not None and told.exists():
+        return int(told.read_text())
+    port = GATEWAY_PORT
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = int(free.getsockname()[1])
+    told.parent.mkdir(parents=True, exist_ok=True)
+    told.write_text(str(port))
+    return port
+
+
+@contextmanager
+def _mirror(root: Path, env: dict[str, str]) -> Iterator[str]:
+    """Serve the folder in a process of its own while the demo pulls from it."""
+    command_line = [sys.executable, "-m", "penstock.cli", "hub", "serve", str(root), "--port", "0"]
+    process = subprocess.Popen(command_line, stdout=subprocess.PIPE, text=True, env=env)
+    try:
+        assert process.stdout is not None  # noqa: S101 - PIPE was asked for
+        line = process.stdout.readline()
+        if " at " not in line:
+            raise NotReady("Hub mirror", reason="it ended at once", waited_s=0)
+        yield line.rpartition(" at ")[2].strip()
+    finally:
+        process.terminate()
+        process.communicate()

@@ -1,0 +1,105 @@
+"""`penstock evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from penstock.cli.edge import need, output_option, print_json
+from penstock.core.errors import ConfigurationError, EvaluationFailed
+
+
+@click.command()
+@click.argument("target")
+@click.option("--data", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--model", help="Name of the model at an endpoint.")
+@click.option("--api-key", envvar="OPENAI_API_KEY", help="For the endpoint.")
+@click.option("--max-new-tokens", default=64, show_default=True, type=click.IntRange(1))
+@click.option("--limit", type=click.IntRange(1), help="Only the first items.")
+@click.option(
+    "--save", type=click.Path(path_type=Path), help="Write the result with every item as JSON."
+)
+@click.option(
+    "--against",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A result saved before: compare on the same items.",
+)
+@click.option(
+    "--margin", default=0.015, show_default=True, type=click.FloatRange(0, 1, min_open=True)
+)
+@output_option
+def command(  # noqa: PLR0917 - options of one command
+    target: str,
+    data: Path,
+    model: str | None,
+    api_key: str | None,
+    max_new_tokens: int,
+    limit: int | None,
+    save: Path | None,
+    against: Path | None,
+    margin: float,
+    output: str,
+) -> None:
+    """Evaluate TARGET: a checkpoint folder, or the URL of an OpenAI-compatible endpoint."""
+    import json
+
+    from components.steps.comparison import compare, paired
+    from components.steps.scoring import measure
+    from components.steps.verbs import items_of
+
+    items = items_of(data)[:limit]
+    completer = _completer(target, model, api_key)
+    try:
+        with click.progressbar(length=len(items), hidden=output == "json") as bar:
+            result = measure(
+                completer,
+                items,
+                max_new_tokens=max_new_tokens,
+                on_progress=lambda done, _total: bar.update(done - bar.pos),
+            )
+    finally:
+        completer.close()
+    found = None
+    if against is not None:
+        found = compare(paired(json.loads(against.read_text())["items"], result["items"]), margin)
+        result["comparison"] = {**found.to_json(), "against": str(against)}
+    if save is not None:
+        save.write_text(json.dumps(result, indent=1))
+    if output == "json":
+        print_json({k: v for k, v in result.items() if k != "items"})
+    else:
+        _tell(result)
+    if found is not None and found.outcome != "pass":
+        raise EvaluationFailed(found.reason, hint="add items, or widen --margin")
+
+
+def _completer(target: str, model: str | None, api_key: str | None) -> Any:
+    if target.startswith(("http://", "https://")):
+        if model is None:
+            raise ConfigurationError("an endpoint needs --model", hint=f"curl {target}/v1/models")
+        from serving.endpoint import EndpointCompleter
+
+        return EndpointCompleter(target, model, api_key=api_key)
+    if not Path(target).is_dir():
+        raise ConfigurationError(f"{target}: neither a folder nor a URL")
+    need("local", "torch", "transformers")
+    from serving.engine.inprocess import InProcessCompleter
+
+    return InProcessCompleter(Path(target))
+
+
+def _tell(result: dict[str, Any]) -> None:
+    for share in ({"skill": "all", **result["exact_match"]}, *result["skills"]):
+        click.echo(
+            f"  {share['skill']:<12}{share['share']:7.1%}  "
+            f"({share['low']:.1%} to {share['high']:.1%}, {share['correct']} of {share['n']})"
+        )
+    if result["perplexity"]:
+        click.echo(f"  perplexity {result['perplexity']:.3f}")
+    if result["latency"]:
+        ttft = result["latency"]["ttft_s"]
+        click.echo(f"  TTFT p50 {ttft['p50'] * 1000:.0f} ms, p95 {ttft['p95'] * 1000:.0f} ms")
+    if "comparison" in result:
+        click.echo(f"  {result['comparison']['outcome']}: {result['comparison']['reason']}")

@@ -1,0 +1,96 @@
+"""`penstock run`."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import click
+
+from penstock.cli.edge import environment, need, output_option, print_json, settings_of
+from penstock.core.errors import ConfigurationError, Interrupted
+from penstock.core.runs import RunRecord
+from penstock.core.spec import ModelSpec
+
+
+@click.command()
+@click.argument("spec", type=click.Path(path_type=Path), default=Path("model.yaml"))
+@click.option("--no-start", is_flag=True, help="Do not start the local cluster.")
+@output_option
+def command(spec: Path, no_start: bool, output: str) -> None:
+    """Pull, check, evaluate, register and serve what SPEC (model.yaml) describes.
+
+    Running it again resumes: what is done is reused, by the digests of what went in.
+    """
+    started_at = time.time()
+    env = environment(PENSTOCK_RUN_ID=new_run_id())
+    model = read_spec(spec)
+    need("local", "torch", "transformers", "great_expectations", "aiohttp", "mlflow")
+    if not no_start:
+        start_cluster(env)
+    record = run_lifecycle(model, env, started_at=started_at, quiet=output == "json")
+    run_dir = settings_of(env).run_dir
+    if output == "json":
+        print_json(record.summary())
+    else:
+        click.echo(f"{record.outcome} in {record.wall_s:.1f} s; report: {run_dir / 'report.html'}")
+    raise_failure(record, run_dir)
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """Return the spec in a file; relative data paths start at its folder."""
+    from penstock.core.documents import parse_spec
+
+    try:
+        text = path.read_text()
+    except OSError as problem:
+        raise ConfigurationError(
+            f"{path}: {problem.strerror}", hint="penstock init writes one"
+        ) from problem
+    return parse_spec(text, where=str(path), folder=str(path.parent.absolute()))
+
+
+def new_run_id() -> str:
+    """Return a name for a run: when it began, and something that makes it unique."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}"
+
+
+def start_cluster(env: dict[str, str]) -> list[str]:
+    """Start the local cluster where it does not run; return what was started."""
+    from penstock.cli.supervise import command as supervisor
+    from pipelines.runner import check_paths
+    from serving.local import lifecycle
+
+    settings = settings_of(env)
+    check_paths(settings)
+    return lifecycle.up(settings, env, supervisor(settings.cluster, settings.store))
+
+
+def run_lifecycle(
+    model: ModelSpec, env: dict[str, str], *, started_at: float, quiet: bool
+) -> RunRecord:
+    """Execute the pipeline and show it; Ctrl-C becomes `Interrupted`."""
+    from penstock.cli.watch import watching
+    from pipelines.runner import execute
+    from pipelines.steps import STEPS
+
+    try:
+        if quiet:
+            return execute(model, env, started_at=started_at, watch=lambda _sight: None)
+        with watching(STEPS, terminal=sys.stdout.isatty()) as show:
+            return execute(model, env, started_at=started_at, watch=show)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "interrupted; what is done is kept", hint="run the same command again to resume"
+        ) from None
+
+
+def raise_failure(record: RunRecord, run_dir: Path) -> None:
+    """Raise the error of a failed run."""
+    from pipelines.runner import failure_of
+
+    failure = failure_of(record, run_dir)
+    if failure is not None:
+        raise failure

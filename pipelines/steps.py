@@ -1,0 +1,6 @@
+"""The steps of the lifecycle by name; importable without KFP."""
+
+from __future__ import annotations
+
+STEPS = ("resolve", "pull", "scan", "check_data", "evaluate", "register", "deploy")
+"""What a person waits for, in order."""

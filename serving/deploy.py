@@ -1,0 +1,114 @@
+"""Replaces what is served when the new version is ready; before that, nothing changes for users."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from penstock.core.errors import Conflict, NotReady
+from penstock.core.identity import Digest
+from penstock.core.spec import ModelSpec
+from serving.cluster import Cluster, Object
+from serving.manifests import NAME, inference_service, ready, route, service_name, weights_of
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """What is served now."""
+
+    service: str
+    ready_s: float
+    """How long the new version took to become ready."""
+
+    weights: dict[str, int]
+    replaced: tuple[str, ...]
+
+
+def deploy(
+    cluster: Cluster,
+    spec: ModelSpec,
+    version: int,
+    *,
+    storage_uri: str,
+    root: Digest,
+    on_wait: Callable[[float], None] = lambda _waited_s: None,
+) -> Deployed:
+    """Serve a version under the spec's name; the versions before it are removed.
+
+    Running it again when that version is served changes nothing. A version that does not become
+    ready is removed, and `NotReady` raised: what was served goes on being served.
+
+    Args:
+        cluster: Where to.
+        spec: What is served.
+        version: Model version in the registry.
+        storage_uri: Where its files are.
+        root: Digest of its checkpoint.
+        on_wait: Told the seconds waited so far.
+    """
+    service = service_name(spec.name, version)
+    existed = cluster.get("InferenceService", service) is not None
+    if not existed:
+        cluster.create(inference_service(spec, version, storage_uri=storage_uri, root=root))
+    try:
+        ready_s = _wait(cluster, service, spec.rollout.ready_timeout_s, on_wait)
+    except NotReady:
+        if not existed:
+            cluster.delete("InferenceService", service)
+        raise
+    _shift(cluster, spec.name, service)
+    replaced = tuple(
+        obj["metadata"]["name"]
+        for obj in cluster.list("InferenceService")
+        if obj["metadata"].get("labels", {}).get(NAME) == spec.name
+        and obj["metadata"]["name"] != service
+    )
+    for old in replaced:  # after the route left them: a drained replica finishes what it has
+        cluster.delete("InferenceService", old)
+    return Deployed(service, ready_s, {service: 100}, replaced)
+
+
+def _wait(
+    cluster: Cluster, service: str, timeout_s: float, on_wait: Callable[[float], None]
+) -> float:
+    start, reason = time.monotonic(), "nothing has looked at it yet"
+    while True:
+        left = timeout_s - (time.monotonic() - start)
+        if left <= 0:
+            break
+        for obj in cluster.watch("InferenceService", timeout_s=min(left, 0.5)):
+            if obj["metadata"]["name"] != service:
+                continue
+            is_ready, reason = _seen(obj)
+            if is_ready:
+                return time.monotonic() - start
+        on_wait(time.monotonic() - start)
+    raise NotReady(
+        service,
+        reason=reason,
+        waited_s=timeout_s,
+        hint="penstock local status shows the log; the version that was served still is. A slow "
+        "start: raise rollout.ready_timeout_s",
+    )
+
+
+def _seen(obj: Object) -> tuple[bool, str]:
+    if "deletionTimestamp" in obj["metadata"]:
+        return False, "somebody deleted it"
+    return ready(obj)
+
+
+def _shift(cluster: Cluster, name: str, service: str) -> None:
+    """Give a service all of the route's traffic."""
+    target = route(name, {service: 100})
+    while True:
+        current = cluster.get("HTTPRoute", name)
+        try:
+            if current is None:
+                cluster.create(target)
+            elif weights_of(current) != {service: 100}:
+                cluster.replace({**current, "spec": target["spec"]})
+        except Conflict:
+            continue  # somebody wrote meanwhile: read again
+        return

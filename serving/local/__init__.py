@@ -1,0 +1,1 @@
+"""A cluster on this machine: objects in SQLite, processes instead of pods, a gateway."""

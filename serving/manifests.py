@@ -1,0 +1,91 @@
+"""The objects Penstock writes, as pure functions of what is to be served.
+
+Field names: KServe `serving.kserve.io/v1beta1`, Gateway API `gateway.networking.k8s.io/v1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from penstock.core.identity import Digest
+from penstock.core.spec import ModelSpec
+from serving.cluster import Object
+
+NAME = "penstock.dev/name"
+VERSION = "penstock.dev/version"
+ROOT = "penstock.dev/root"
+_GATEWAY = {"name": "kserve-ingress-gateway", "namespace": "kserve"}
+
+
+def service_name(name: str, version: int) -> str:
+    """Return the name of a version's InferenceService."""
+    return f"{name}-v{version}"
+
+
+def inference_service(spec: ModelSpec, version: int, *, storage_uri: str, root: Digest) -> Object:
+    """Return the InferenceService of one version; it never changes once created.
+
+    Args:
+        spec: What is served, and with how many replicas.
+        version: Model version in the registry.
+        storage_uri: Where the checkpoint's files are.
+        root: Digest of the checkpoint; verified before it is served.
+    """
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {
+            "name": service_name(spec.name, version),
+            "labels": {NAME: spec.name, VERSION: str(version)},
+            "annotations": {ROOT: str(root)},
+        },
+        "spec": {
+            "predictor": {
+                "minReplicas": spec.replicas,
+                "maxReplicas": spec.replicas,
+                "model": {
+                    "modelFormat": {"name": "huggingface"},
+                    "runtime": "penstock-cpu",
+                    "storageUri": storage_uri,
+                    "args": [f"--model_name={spec.name}"],
+                },
+            }
+        },
+    }
+
+
+def route(name: str, weights: Mapping[str, int]) -> Object:
+    """Return the HTTPRoute that splits a name's traffic.
+
+    Args:
+        name: What clients call the model.
+        weights: InferenceService to share; shares are relative to their sum.
+    """
+    backends = [
+        {"kind": "Service", "name": service, "port": 80, "weight": weight}
+        for service, weight in sorted(weights.items())
+    ]
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": name, "labels": {NAME: name}},
+        "spec": {"parentRefs": [_GATEWAY], "rules": [{"backendRefs": backends}]},
+    }
+
+
+def weights_of(obj: Object) -> dict[str, int]:
+    """Return InferenceService to share, as an HTTPRoute has it."""
+    return {
+        backend["name"]: int(backend.get("weight", 1))
+        for rule in obj["spec"]["rules"]
+        for backend in rule["backendRefs"]
+    }
+
+
+def ready(obj: Object) -> tuple[bool, str]:
+    """Return whether an InferenceService is ready, and the reason when it is not."""
+    for condition in obj.get("status", {}).get("conditions", []):
+        if condition["type"] == "Ready":
+            reason = condition.get("message") or condition.get("reason") or ""
+            return condition["status"] == "True", reason
+    return False, "nothing has looked at it yet: is the supervisor running?"
