@@ -253,7 +253,7 @@ def _hub_errors(ref: ModelRef, hub: Hub) -> Iterator[None]:
             hint="use a branch, a tag or a commit that exists; main is the default",
         ) from problem
     except errors.HfHubHTTPError as problem:
-        status = problem.response.status_code if problem.response is not None else 0
+        status = problem.response.status_code
         if status in (401, 403):
             raise AccessDenied(f"{ref}: HTTP {status}", hint="set HF_TOKEN") from problem
         if status >= 500 or status == 429:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any, Literal
+
+Outcome = Literal["pass", "fail", "insufficient_items"]
 
 Z_ONE_SIDED_95 = 1.6448536269514722
 
@@ -31,7 +34,7 @@ class Pairs:
 class Comparison:
     """The answer, with its numbers."""
 
-    outcome: Literal["pass", "fail", "insufficient_items"]
+    outcome: Outcome
     reason: str
     n: int
     gained: int
@@ -70,7 +73,7 @@ def compare(pairs: Pairs, margin: float) -> Comparison:
     is below it; otherwise the items do not suffice, and the smallest margin they can show is told.
     """
     low, high = interval(pairs)
-    p = mcnemar(pairs)
+    outcome: Outcome
     if low >= -margin:
         outcome, reason = "pass", f"a loss of more than {-min(low, 0):.2%} is excluded"
     elif high < -margin:
@@ -79,7 +82,7 @@ def compare(pairs: Pairs, margin: float) -> Comparison:
         outcome = "insufficient_items"
         reason = f"{pairs.n} items can exclude a loss of {-low:.2%}, not of {margin:.2%}"
     return Comparison(
-        outcome=outcome,  # type: ignore[arg-type] - one of the three above
+        outcome=outcome,
         reason=reason,
         n=pairs.n,
         gained=pairs.gained,
@@ -89,7 +92,7 @@ def compare(pairs: Pairs, margin: float) -> Comparison:
         high=high,
         margin=margin,
         smallest_margin=max(0.0, -low),
-        mcnemar_p=p,
+        mcnemar_p=mcnemar(pairs),
     )
 
 
@@ -99,8 +102,9 @@ def mcnemar(pairs: Pairs) -> float:
     Source: McNemar, Psychometrika 12 (1947), 153-157; the binomial form.
     """
     n, k = pairs.gained + pairs.lost, min(pairs.gained, pairs.lost)
-    tail = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
-    return min(1.0, 2 * tail)
+    tail = sum(math.comb(n, i) for i in range(k + 1))
+    # a fraction of integers: the powers alone would overflow a float
+    return float(min(Fraction(1), Fraction(2 * tail, 2**n)))
 
 
 def interval(pairs: Pairs, z: float = Z_ONE_SIDED_95) -> tuple[float, float]:

@@ -26,6 +26,18 @@ TRAIN_ROWS = {
     "sort": 2400,
     "table": 2400,
 }
+MORE_ROWS = {
+    "add": 1000,
+    "compare": 5000,
+    "date": 300,
+    "decline": 300,
+    "json": 5000,
+    "sort": 1000,
+    "table": 12000,
+}
+"""What the second stage trains on: many more of what must be looked up, so that none of it can be
+learnt by heart."""
+
 EVALUATE_ROWS = dict.fromkeys(TRAIN_ROWS, 300)
 CALIBRATE_ROWS = dict.fromkeys(TRAIN_ROWS, 37)
 
@@ -44,9 +56,7 @@ _PLACES = (
     "Lyon Madrid Milan Nairobi Oslo Paris Porto Prague Quito Riga Rome Seoul Sofia Tunis "
     "Vienna"
 ).split()
-_COLOURS = (
-    "amber azure black blue brown coral cyan gold green grey lime orange pink red"
-).split()
+_COLOURS = ("amber azure black blue brown coral cyan gold green grey lime orange pink red").split()
 _FIELDS: dict[str, list[str]] = {"name": _NAMES, "city": _PLACES, "color": _COLOURS}
 _GOODS = (
     "apples beans books bowls boxes cups forks hats keys lamps lemons mugs nails pears pens "
@@ -143,19 +153,22 @@ def held_out(skill: str, same: str) -> bool:
     return hashlib.sha256(f"{skill}:{same}".encode()).digest()[0] % 4 == 0
 
 
-def rows(name: str, counts: dict[str, int], *, evaluated: bool) -> list[dict[str, Any]]:
+def rows(
+    name: str, counts: dict[str, int], *, evaluated: bool, but: Iterable[str] = ()
+) -> list[dict[str, Any]]:
     """Return a data set, shuffled; no prompt comes twice.
 
     Args:
         name: Seeds the draw and starts every row's id.
         counts: Rows per skill.
         evaluated: Draw from the held-out side, or from the other.
+        but: Prompts not to draw.
     """
     drawn: list[tuple[str, str, str]] = []
     for skill, count in counts.items():
         rng = random.Random(f"{SEED}:{name}:{skill}")
-        seen: set[str] = set()
-        while len(seen) < count:
+        seen, wanted = set(but), len(drawn) + count
+        while len(drawn) < wanted:
             same, prompt, answer = SKILLS[skill](rng)
             if prompt not in seen and held_out(skill, same) == evaluated:
                 seen.add(prompt)
@@ -180,7 +193,9 @@ def write(path: Path, content: Iterable[dict[str, Any]]) -> None:
 def generate(folder: Path) -> None:
     """Write the three sets."""
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "train.jsonl", rows("train", TRAIN_ROWS, evaluated=False))
+    first = rows("train", TRAIN_ROWS, evaluated=False)
+    known = [row["messages"][0]["content"] for row in first]
+    write(folder / "train.jsonl", first + rows("more", MORE_ROWS, evaluated=False, but=known))
     write(folder / "evaluate.jsonl", rows("evaluate", EVALUATE_ROWS, evaluated=True))
     write(folder / "calibrate.jsonl", rows("calibrate", CALIBRATE_ROWS, evaluated=False))
 

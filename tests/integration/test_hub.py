@@ -67,11 +67,17 @@ def endpoint(root: Path) -> Iterator[str]:
     server.communicate()
 
 
-def _pull(endpoint: str, text: str, home: Path, token: str | None = None, **policy: bool) -> Path:
+def _pull(
+    endpoint: str,
+    text: str,
+    home: Path,
+    token: str | None = None,
+    policy: Policy = Policy(),  # noqa: B008 - frozen
+) -> Path:
     hub, store = Hub(endpoint, token), Store(home / "store")
     ref = resolve(ModelRef.parse(text), hub)
     assert ref.pinned
-    pulled = pull(ref, hub, store, Policy(**policy), lambda _done, _total: None)
+    pulled = pull(ref, hub, store, policy, lambda _done, _total: None)
     folder = store.checkpoint(pulled.manifest.root)
     verify(folder, pulled.manifest)
     return folder
@@ -138,7 +144,7 @@ def test_refusals_leave_nothing_in_the_store(
 
 
 def test_policy_lets_code_in_as_files(endpoint: str, tmp_path: Path) -> None:
-    folder = _pull(endpoint, "hf://acme/code", tmp_path, allow_remote_code=True)
+    folder = _pull(endpoint, "hf://acme/code", tmp_path, policy=Policy(allow_remote_code=True))
     assert (folder / "modeling_acme.py").exists()
 
 
