@@ -26,8 +26,9 @@ def lifecycle(spec: str) -> None:
         checkpoint = pulled.outputs["checkpoint"]
         scanned = scan(spec=spec, checkpoint=checkpoint)
         checked = check_data(resolved=resolved.output, checkpoint=checkpoint)
+        checked.after(scanned)  # it reads the tokenizer
         evaluated = evaluate(spec=spec, resolved=resolved.output, checkpoint=checkpoint)
-        evaluated.after(scanned, checked)
+        evaluated.after(checked)
         registered = register(
             spec=spec,
             resolved=resolved.output,

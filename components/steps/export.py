@@ -23,13 +23,17 @@ def write_portable_config(folder: Path) -> None:
         )
     if "dtype" in config:
         config["torch_dtype"] = config["dtype"]
+    config["use_cache"] = True  # the trainer turns it off, for itself
     _write(folder / "config.json", config)
     tokenizer = folder / "tokenizer_config.json"
     if tokenizer.exists():
         settings = _read(tokenizer)
         if settings.get("tokenizer_class") == "TokenizersBackend":
             settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-        settings.pop("backend", None)
+        if isinstance(settings.get("extra_special_tokens"), list):
+            settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+        for local in ("backend", "is_local", "local_files_only"):
+            settings.pop(local, None)
         _write(tokenizer, settings)
 
 

@@ -165,7 +165,7 @@ def evaluate(
     kept = context.settings.run_dir / "evaluation"
     context.reused = remembered(context.settings.home / "memo", key, kept, make)
     measured = json.loads((kept / "measured.json").read_text())
-    comparison = _against_champion(context.settings, model, measured)
+    comparison = _against_champion(context.settings, model, measured, str(manifest.root))
     verdict = _verdict(model, measured, comparison)
     result = {**measured, "comparison": comparison, "verdict": verdict}
     context.detail |= {k: v for k, v in result.items() if k != _ROWS_DETAIL}
@@ -291,12 +291,12 @@ def items_of(path: Path) -> list[Item]:
 
 
 def _against_champion(
-    settings: Settings, model: ModelSpec, measured: Mapping[str, Any]
+    settings: Settings, model: ModelSpec, measured: Mapping[str, Any], root: str
 ) -> dict[str, Any] | None:
     catalog = _catalog(settings)
     champion = catalog.by_alias(model.name, CHAMPION)
-    if champion is None:
-        return None
+    if champion is None or champion.root == root:
+        return None  # nothing to lose against oneself, however few the items
     before = catalog.document(champion, EVALUATION).get("items")
     if not before:
         return None

@@ -33,9 +33,9 @@ def command(spec: Path, no_start: bool, output: str) -> None:
     record = run_lifecycle(model, env, started_at=started_at, quiet=output == "json")
     run_dir = settings_of(env).run_dir
     if output == "json":
-        print_json(record.summary())
-    else:
-        click.echo(f"{record.outcome} in {record.wall_s:.1f} s; report: {run_dir / 'report.html'}")
+        print_json(record.summary())  # which has the failure too
+        sys.exit(_exit_code(record))
+    click.echo(f"{record.outcome} in {record.wall_s:.1f} s; report: {run_dir / 'report.html'}")
     raise_failure(record, run_dir)
 
 
@@ -85,6 +85,13 @@ def run_lifecycle(
         raise Interrupted(
             "interrupted; what is done is kept", hint="run the same command again to resume"
         ) from None
+
+
+def _exit_code(record: RunRecord) -> int:
+    if record.outcome == "done":
+        return 0
+    failed = record.failure
+    return failed.failure.exit_code if failed and failed.failure else 1
 
 
 def raise_failure(record: RunRecord, run_dir: Path) -> None:

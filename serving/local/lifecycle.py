@@ -151,13 +151,15 @@ def _refuse_occupied(port: int) -> None:
 def _detach(command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
-        subprocess.Popen(
-            command,
+        # a session of its own: Ctrl-C in the terminal is not meant for the cluster; and a parent
+        # of its own, so that nobody has to wait for it
+        subprocess.run(
+            ["setsid", "--fork", *command],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
             env=dict(env),
-            start_new_session=True,  # Ctrl-C in the terminal is not meant for the cluster
+            check=True,
         )
 
 
