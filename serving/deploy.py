@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from penstock.core.errors import Conflict, NotReady
-from penstock.core.identity import Digest
 from penstock.core.spec import ModelSpec
 from serving.cluster import Cluster, Object
-from serving.manifests import NAME, inference_service, ready, route, service_name, weights_of
+from serving.manifests import (
+    NAME,
+    Release,
+    inference_service,
+    ready,
+    route,
+    service_name,
+    weights_of,
+)
+
+_ROUTED_S = 30.0
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +39,9 @@ class Deployed:
 def deploy(
     cluster: Cluster,
     spec: ModelSpec,
-    version: int,
+    release: Release,
     *,
-    storage_uri: str,
-    root: Digest,
+    observed: Callable[[], Mapping[str, int]],
     on_wait: Callable[[float], None] = lambda _waited_s: None,
 ) -> Deployed:
     """Serve a version under the spec's name; the versions before it are removed.
@@ -42,15 +52,14 @@ def deploy(
     Args:
         cluster: Where to.
         spec: What is served.
-        version: Model version in the registry.
-        storage_uri: Where its files are.
-        root: Digest of its checkpoint.
+        release: The version, and where its files are.
+        observed: Returns the weights that really route; the old version goes only after that.
         on_wait: Told the seconds waited so far.
     """
-    service = service_name(spec.name, version)
+    service = service_name(spec.name, release.version)
     existed = cluster.get("InferenceService", service) is not None
     if not existed:
-        cluster.create(inference_service(spec, version, storage_uri=storage_uri, root=root))
+        cluster.create(inference_service(spec, release))
     try:
         ready_s = _wait(cluster, service, spec.rollout.ready_timeout_s, on_wait)
     except NotReady:
@@ -58,6 +67,7 @@ def deploy(
             cluster.delete("InferenceService", service)
         raise
     _shift(cluster, spec.name, service)
+    _until_routed(service, observed)
     replaced = tuple(
         obj["metadata"]["name"]
         for obj in cluster.list("InferenceService")
@@ -91,6 +101,20 @@ def _wait(
         hint="penstock local status shows the log; the version that was served still is. A slow "
         "start: raise rollout.ready_timeout_s",
     )
+
+
+def _until_routed(service: str, observed: Callable[[], Mapping[str, int]]) -> None:
+    """Wait until all traffic goes to a service; a weight counts once it was read back."""
+    never, deadline = threading.Event(), time.monotonic() + _ROUTED_S
+    while observed() != {service: 100}:
+        if time.monotonic() > deadline:
+            raise NotReady(
+                service,
+                reason="the gateway does not route to it",
+                waited_s=_ROUTED_S,
+                hint="penstock local status; then run again",
+            )
+        never.wait(_POLL_S)
 
 
 def _seen(obj: Object) -> tuple[bool, str]:

@@ -6,6 +6,7 @@ Field names: KServe `serving.kserve.io/v1beta1`, Gateway API `gateway.networking
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from penstock.core.identity import Digest
 from penstock.core.spec import ModelSpec
@@ -17,27 +18,34 @@ ROOT = "penstock.dev/root"
 _GATEWAY = {"name": "kserve-ingress-gateway", "namespace": "kserve"}
 
 
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One version of a model, ready to be served."""
+
+    version: int
+    """Model version in the registry."""
+
+    storage_uri: str
+    """Where the checkpoint's files are."""
+
+    root: Digest
+    """Digest of the checkpoint; verified before it is served."""
+
+
 def service_name(name: str, version: int) -> str:
     """Return the name of a version's InferenceService."""
     return f"{name}-v{version}"
 
 
-def inference_service(spec: ModelSpec, version: int, *, storage_uri: str, root: Digest) -> Object:
-    """Return the InferenceService of one version; it never changes once created.
-
-    Args:
-        spec: What is served, and with how many replicas.
-        version: Model version in the registry.
-        storage_uri: Where the checkpoint's files are.
-        root: Digest of the checkpoint; verified before it is served.
-    """
+def inference_service(spec: ModelSpec, release: Release) -> Object:
+    """Return the InferenceService of one version; it never changes once created."""
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
         "metadata": {
-            "name": service_name(spec.name, version),
-            "labels": {NAME: spec.name, VERSION: str(version)},
-            "annotations": {ROOT: str(root)},
+            "name": service_name(spec.name, release.version),
+            "labels": {NAME: spec.name, VERSION: str(release.version)},
+            "annotations": {ROOT: str(release.root)},
         },
         "spec": {
             "predictor": {
@@ -46,7 +54,7 @@ def inference_service(spec: ModelSpec, version: int, *, storage_uri: str, root: 
                 "model": {
                     "modelFormat": {"name": "huggingface"},
                     "runtime": "penstock-cpu",
-                    "storageUri": storage_uri,
+                    "storageUri": release.storage_uri,
                     "args": [f"--model_name={spec.name}"],
                 },
             }

@@ -32,7 +32,7 @@ rect{fill:var(--good)}rect.reused{fill:var(--reuse)}rect.failed,rect.interrupted
 .floor{stroke:var(--bad);stroke-dasharray:4 3}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.92rem}
 th,td{text-align:left;padding:.25rem .6rem .25rem 0;border-bottom:1px solid var(--line);
-vertical-align:top;overflow-wrap:anywhere}th{color:var(--soft);font-weight:500}
+vertical-align:top;overflow-wrap:break-word}th{color:var(--soft);font-weight:500}
 code{font-size:.85em;overflow-wrap:anywhere}
 .ok{color:var(--good)}.no{color:var(--bad)}
 @media (max-width:40rem){svg{font-size:18px}}

@@ -38,6 +38,7 @@ from registry.pull import pull as pull_checkpoint
 from registry.pull import resolve as resolve_reference
 from registry.store import Store, hash_file, verify
 from serving.completer import Message
+from serving.manifests import Release
 
 _WARM_UP_REQUESTS = 24
 _ROWS_DETAIL = "items"
@@ -247,9 +248,8 @@ def deploy(context: Context, spec: str, version: str, checkpoint_path: str) -> s
     deployed = replace_when_ready(
         lifecycle.cluster(settings),
         model,
-        int(version),
-        storage_uri=folder.as_uri(),
-        root=manifest.root,
+        Release(int(version), folder.as_uri(), manifest.root),
+        observed=lambda: lifecycle.observed(settings, model.name),
         on_wait=lambda waited: context.progress(waited, model.rollout.ready_timeout_s, "s"),
     )
     url = lifecycle.url(settings)

@@ -136,6 +136,7 @@ def application(cluster: SqliteCluster, log: RequestLog) -> web.Application:
     app.cleanup_ctx.append(_background)
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/metrics", _metrics)
+    app.router.add_get("/routes", _routes)
     app.router.add_get("/v1/models", _models)
     for path in ("/v1/chat/completions", "/v1/completions"):
         app.router.add_post(path, _forward)
@@ -165,6 +166,12 @@ async def _healthz(_request: web.Request) -> web.Response:
 async def _metrics(request: web.Request) -> web.Response:
     body = generate_latest(request.app[GATEWAY].metrics.registry)
     return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4"})
+
+
+async def _routes(request: web.Request) -> web.Response:
+    """The weights in force: what really routes, not what was asked for."""
+    splits = request.app[GATEWAY].table.splits
+    return web.json_response({name: split.weights for name, split in splits.items()})
 
 
 async def _models(request: web.Request) -> web.Response:

@@ -68,6 +68,16 @@ def url(settings: Settings) -> str:
     return f"http://127.0.0.1:{settings.gateway_port}"
 
 
+def observed(settings: Settings, name: str) -> dict[str, int]:
+    """Return the weights the gateway has in force for a name; empty while it does not answer."""
+    try:
+        found = httpx.get(f"{url(settings)}/routes", timeout=2, trust_env=False).json()
+    except (httpx.HTTPError, ValueError):
+        return {}
+    weights: dict[str, int] = found.get(name, {})
+    return weights
+
+
 def up(settings: Settings, env: Mapping[str, str], supervisor: Sequence[str]) -> list[str]:
     """Start what does not run; return the names of what was started.
 

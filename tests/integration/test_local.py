@@ -23,7 +23,7 @@ from serving.deploy import Deployed, deploy
 from serving.local import lifecycle
 from serving.local.processes import Replicas
 from serving.local.requestlog import RequestLog
-from serving.manifests import inference_service, route
+from serving.manifests import Release, inference_service, route
 
 pytestmark = pytest.mark.integration
 
@@ -60,7 +60,12 @@ class Local:
         model = _spec(**spec)
         uri = f"file:///{folder}"
         objects = lifecycle.cluster(self.settings)
-        return deploy(objects, model, version, storage_uri=uri, root=ROOT)
+        return deploy(
+            objects,
+            model,
+            Release(version, uri, ROOT),
+            observed=lambda: lifecycle.observed(self.settings, "m"),
+        )
 
     def ask(self, **body: object) -> httpx.Response:
         url = f"{lifecycle.url(self.settings)}/v1/chat/completions"
@@ -87,10 +92,10 @@ def test_serves_replaces_and_stops(local: Local) -> None:
     assert local.ask().status_code == 404
     first = local.deploy(1, "one")
     assert (first.service, first.replaced) == ("m-v1", ())
-    _until(lambda: local.ask().status_code == 200)
+    assert local.ask().status_code == 200
     assert local.deploy(1, "one").replaced == ()
     assert local.deploy(2, "two").replaced == ("m-v1",)
-    _until(lambda: local.ask().headers.get("X-Penstock-Version") == "m-v2")
+    assert local.ask().headers["X-Penstock-Version"] == "m-v2"
     _until(lambda: len([p for p in local.replicas().all() if p.alive]) == 1)
     lifecycle.down(local.settings)
     assert not lifecycle.status(local.settings).up
@@ -102,7 +107,7 @@ def test_serves_replaces_and_stops(local: Local) -> None:
 def test_a_killed_supervisor_interrupts_nobody(local: Local) -> None:
     local.up()
     local.deploy(1, "one")
-    _until(lambda: local.ask().status_code == 200)
+    assert local.ask().status_code == 200
     before = local.replicas().all()
     pid = lifecycle.status(local.settings).supervisor_pid
     assert pid is not None
@@ -117,7 +122,7 @@ def test_a_killed_supervisor_interrupts_nobody(local: Local) -> None:
 def test_a_killed_gateway_comes_back_with_its_routes(local: Local) -> None:
     local.up()
     local.deploy(1, "one")
-    _until(lambda: local.ask().status_code == 200)
+    assert local.ask().status_code == 200
     pid = lifecycle.status(local.settings).gateway_pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -142,7 +147,7 @@ def test_a_killed_replica_is_replaced(local: Local) -> None:
 def test_what_never_becomes_ready_changes_nothing(local: Local, folder: str, reason: str) -> None:
     local.up()
     local.deploy(1, "one")
-    _until(lambda: local.ask().status_code == 200)
+    assert local.ask().status_code == 200
     with pytest.raises(NotReady, match=reason):
         local.deploy(2, folder, rollout={"ready_timeout_s": 2.0})
     assert local.ask().headers["X-Penstock-Version"] == "m-v1"
@@ -152,7 +157,7 @@ def test_what_never_becomes_ready_changes_nothing(local: Local, folder: str, rea
 def test_an_answer_in_flight_survives_the_replacement(local: Local) -> None:
     local.up()
     local.deploy(1, "one")
-    _until(lambda: local.ask().status_code == 200)
+    assert local.ask().status_code == 200
     answers: list[str] = []
     reader = threading.Thread(
         target=lambda: answers.append(local.ask(stream=True, max_tokens=60).text)
@@ -192,4 +197,4 @@ def test_a_taken_port_is_named_and_nothing_is_started(tmp_path: Path) -> None:
 
 
 def _service(version: int) -> Object:
-    return inference_service(_spec(), version, storage_uri="file:///one", root=ROOT)
+    return inference_service(_spec(), Release(version, "file:///one", ROOT))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from components.steps.train import Shape, TrainRecipe, train_checkpoint
 from examples.skills.train import make_tokenizer
@@ -9,7 +10,7 @@ from penstock.core.spec import Policy
 from registry.scans import scan
 from registry.store import hash_file
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"messages": [{"role": "user", "content": f"what is {n}?"}], "answer": str(n)} for n in range(8)
 ]
 RECIPE = TrainRecipe(

@@ -41,7 +41,7 @@ def test_what_is_the_same_question_is_on_one_side(skill: str) -> None:
 
 def test_the_model_is_the_one_that_was_measured() -> None:
     lines = Path("tests/golden/skills/model.sha256").read_text().splitlines()
-    recorded = dict(reversed(line.split()) for line in lines)
+    recorded = {name: digest for digest, name in map(str.split, lines)}
     assert {p.name: hash_file(p).hex for p in MODEL.iterdir()} == recorded
     assert (MODEL / "model.safetensors").stat().st_size <= 12_000_000
 
