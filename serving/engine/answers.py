@@ -53,7 +53,8 @@ class Answer:
         text = _TextStream(self.loaded, self.stops)
         outcome = "abort"
         try:
-            async for tokens in self.generation:
+            while True:
+                tokens = await self.generation.step()
                 shown = text.push(tokens.ids)
                 before = self.completion_tokens
                 self.completion_tokens += text.consumed

@@ -12,7 +12,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,36 +70,39 @@ class Generation:
         self.over = False
         self._fresh: list[int] = []
         self._error: str | None = None
-        self._news = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
 
-    def __aiter__(self) -> AsyncIterator[Tokens]:
-        """Iterates over the tokens; several at once when the reader is slower than the model."""
-        return self._steps()
+    async def step(self) -> Tokens:
+        """Returns what came since the last call; several tokens when the reader is slow.
+
+        Raises:
+            GenerationFailed: There is no more to come.
+        """
+        # bare futures: this runs once per token, and an Event or a queue costs several times more
+        if not self._fresh and not self.over:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        if self._error is not None:
+            raise GenerationFailed(self._error)
+        ids, self._fresh = self._fresh, []
+        return Tokens(ids, self.over)
 
     def deliver(self, ids: list[int], *, finished: bool) -> None:
         """Adds new tokens; called on the event loop."""
         self.generated += len(ids)
         self._fresh += ids
         self.over = self.over or finished
-        self._news.set()
+        self._wake()
 
     def fail(self, reason: str) -> None:
         """Ends the request without an answer; called on the event loop."""
         self._error = reason
         self.over = True
-        self._news.set()
+        self._wake()
 
-    async def _steps(self) -> AsyncIterator[Tokens]:
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            if self._error is not None:
-                raise GenerationFailed(self._error)
-            ids, self._fresh = self._fresh, []
-            finished = self.over
-            yield Tokens(ids, finished)
-            if finished:
-                return
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class _Router:
@@ -233,6 +236,7 @@ class Batcher:
     def receive(self, outputs: Sequence[Any]) -> None:
         """Spreads one step's tokens over the requests; called on the loop by the router."""
         now = time.perf_counter()
+        produced = 0
         for output in outputs:
             generation = self._running.get(output.request_id)
             if generation is None:  # cancelled while the step ran
@@ -245,9 +249,11 @@ class Batcher:
             fresh = output.generated_tokens[generation.generated :]
             if fresh:
                 self._time(generation, now)
+                produced += len(fresh)
             if finished:
                 self._release(generation)
             generation.deliver(fresh, finished=finished)
+        self._metrics.generation_tokens.inc(produced)
         if not self.alive:
             self._fail_waiting()
         self._admit()
@@ -284,7 +290,6 @@ class Batcher:
         else:
             self._metrics.itl.observe(now - generation.last_token)
         generation.last_token = now
-        self._metrics.generation_tokens.inc()
 
     def _observe(self, generation: Generation, reason: str) -> None:
         metrics = self._metrics

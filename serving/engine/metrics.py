@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 FINISHED_REASONS = ("stop", "length", "abort", "error")
 LATENCY_S = (
@@ -26,7 +30,10 @@ class Metrics:
         self.tpot = self._histogram(
             "request_time_per_output_token_seconds", "Mean per request, first token out", TOKEN_S
         )
-        self.itl = self._histogram("inter_token_latency_seconds", "Between two tokens", TOKEN_S)
+        self.itl = _PerToken(
+            "penstock_inter_token_latency_seconds", "Between two tokens", model_name
+        )
+        self._registry.register(self.itl)
         self.e2e = self._histogram("e2e_request_latency_seconds", "Arrival to end", LATENCY_S)
         self.queue = self._histogram(
             "request_queue_time_seconds", "Arrival to admission", LATENCY_S
@@ -67,3 +74,29 @@ class Metrics:
         )
         child: Counter = counter.labels(self._model)
         return child
+
+
+class _PerToken(Collector):
+    """A histogram for what happens once per token; the library's takes ten times as long."""
+
+    def __init__(self, name: str, documentation: str, model_name: str) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._model = model_name
+        self._counts = [0] * (len(TOKEN_S) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Counts one value; called on the event loop only."""
+        self._counts[bisect_left(TOKEN_S, value)] += 1
+        self._sum += value
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Yields the histogram as Prometheus wants it: cumulative."""
+        family = HistogramMetricFamily(self._name, self._documentation, labels=("model_name",))
+        bounds = [*map(str, TOKEN_S), "+Inf"]
+        totals = accumulate(self._counts)
+        family.add_metric(
+            [self._model], list(zip(bounds, map(float, totals), strict=True)), self._sum
+        )
+        yield family

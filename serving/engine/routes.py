@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from serving.engine.answers import Answer, ChatFormat, CompletionFormat, Format
+from serving.engine.answers import Answer, ChatFormat, CompletionFormat, Format, Piece
 from serving.engine.batcher import Batcher, Limits
 from serving.engine.loading import Loaded
 from serving.engine.metrics import Metrics
@@ -38,8 +38,8 @@ class Engine:
         """Answers one request, so that the first client does not pay for lazy initialization."""
         prompt = self.loaded.encode_text("a")
         generation = self.batcher.submit(prompt, Sampling(temperature=0), max_new_tokens=2)
-        async for _ in generation:
-            pass
+        while not (await generation.step()).finished:
+            continue
         self.warm = True
 
     def answer(self, request: Request) -> Answer:
@@ -215,9 +215,10 @@ async def _stream(
         await response.prepare(http)
         opening = form.opening()
         head = b"" if opening is None else _event(opening)
-        await response.write(head + _event(form.chunk(first)))
+        events = _Events(form)
+        await response.write(head + events.of(first))
         async for piece in pieces:
-            await response.write(_event(form.chunk(piece)))
+            await response.write(events.of(piece))
         tail = _event(form.usage(answer.usage)) if usage else b""
         await response.write(tail + b"data: [DONE]\n\n")
     except RequestRefused as error:
@@ -227,6 +228,22 @@ async def _stream(
     finally:
         await pieces.aclose()  # type: ignore[attr-defined]  # an async generator, typed by what it yields
     return response
+
+
+class _Events:
+    """Writes the pieces of one answer; those that only add text differ in nothing else."""
+
+    def __init__(self, form: Format) -> None:
+        self._form = form
+        mark = "\u241f"
+        sample = _event(form.chunk(Piece(mark)))
+        self._head, self._tail = sample.split(f'"{mark}"'.encode())
+
+    def of(self, piece: Piece) -> bytes:
+        if piece.finish_reason is not None or piece.logprobs:
+            return _event(self._form.chunk(piece))
+        # a tenth of the time of encoding the whole chunk, once per token
+        return self._head + json.dumps(piece.text).encode() + self._tail
 
 
 def _event(chunk: dict[str, Any]) -> bytes:
