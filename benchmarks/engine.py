@@ -436,7 +436,7 @@ def model_folder(asked: Path | None, scratch: Path) -> Path:
 def main() -> None:
     """Measures, prints the table, and writes `engine.json` and `engine.md`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--out", type=Path, default=Path("out/benchmarks"))
     parser.add_argument("--model", type=Path)
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
