@@ -14,6 +14,7 @@ from registry.datasets import Row, read_rows
 
 _NAMED_ROWS = 10
 _EVALUATED = "evaluate"
+_SITE = "local_site"
 
 CountTokens = Callable[[Row], int]
 
@@ -94,29 +95,15 @@ def _context(docs: Path | None) -> Any:
     context.variables.progress_bars = {"globally": False}
     context.enable_analytics(enable=False)
     if docs is not None:
-        context.add_data_docs_site(
-            "local_site",
-            {
-                "class_name": "SiteBuilder",
-                "show_how_to_buttons": False,
-                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-                "store_backend": {
-                    "class_name": "TupleFilesystemStoreBackend",
-                    "base_directory": str(docs),
-                },
-            },
-        ) if "local_site" not in context.get_site_names() else context.update_data_docs_site(
-            "local_site",
-            {
-                "class_name": "SiteBuilder",
-                "show_how_to_buttons": False,
-                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-                "store_backend": {
-                    "class_name": "TupleFilesystemStoreBackend",
-                    "base_directory": str(docs),
-                },
-            },
-        )
+        store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}
+        site = {
+            "class_name": "SiteBuilder",
+            "show_how_to_buttons": False,
+            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+            "store_backend": store,
+        }
+        known = _SITE in context.get_site_names()  # some contexts come with one of this name
+        (context.update_data_docs_site if known else context.add_data_docs_site)(_SITE, site)
     return context
 
 

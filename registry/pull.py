@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fnmatch
 import json
 import shutil
@@ -25,7 +24,7 @@ from penstock.core.errors import (
 from penstock.core.identity import Digest, ModelRef
 from penstock.core.manifest import Manifest
 from penstock.core.spec import Policy
-from registry.store import Progress, Store, disk_full
+from registry.store import Progress, Store, disk_errors
 
 SERVED = (
     "config.json",
@@ -162,7 +161,7 @@ def _download(
     for name, size in sorted(sizes.items(), key=lambda item: item[1]):
         path = incoming / name
         if not (path.exists() and path.stat().st_size == size):
-            with _hub_errors(ref, hub), _disk_errors(incoming):
+            with _hub_errors(ref, hub), disk_errors(incoming):
                 incoming.mkdir(parents=True, exist_ok=True)
                 hf_hub_download(
                     ref.path,
@@ -216,16 +215,6 @@ def _api(hub: Hub) -> Any:
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=hub.endpoint, token=hub.token or False, library_name="penstock")
-
-
-@contextmanager
-def _disk_errors(where: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as problem:
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise disk_full(where) from problem
-        raise
 
 
 @contextmanager

@@ -140,7 +140,7 @@ class Store:
             source: Where they come from.
             on_progress: Told (bytes hashed, bytes in all).
         """
-        with _disk_full_named(self.root):
+        with disk_errors(self.root):
             manifest = manifest_of(folder, source, on_progress)
             place = self.root / "checkpoints"
             place.mkdir(parents=True, exist_ok=True)
@@ -198,19 +198,14 @@ class Store:
 
 
 @contextmanager
-def _disk_full_named(where: Path) -> Iterator[None]:
+def disk_errors(where: Path) -> Iterator[None]:
+    """Turn the operating system's "no space left" into `DiskFull`."""
     try:
         yield
     except OSError as problem:
         if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise disk_full(where) from problem
+            raise DiskFull(
+                f"no space left on the disk of {where}",
+                hint="free space, or set PENSTOCK_HOME to another disk; what is downloaded is kept",
+            ) from problem
         raise
-
-
-def disk_full(where: Path) -> DiskFull:
-    """Return the error of a full disk."""
-    return DiskFull(
-        f"no space left on the disk of {where}",
-        hint="free space (penstock store gc), or set PENSTOCK_HOME to another disk; "
-        "what is downloaded is kept",
-    )
