@@ -47,7 +47,7 @@ class Sampler:
         """Drops what was recorded for a request that is over."""
         self._records.pop(request_id, None)
 
-    def check_kwargs(self, kwargs: dict[str, Any]) -> None:
+    def check_kwargs(self, _kwargs: dict[str, Any]) -> None:
         """Accepts the arguments of a new request; `add_request` only ever passes ours."""
 
     def fill_defaults(self, storage: Any) -> None:

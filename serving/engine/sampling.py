@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from serving.engine.refusals import RequestRefused
 
@@ -59,6 +59,25 @@ class ChatMessage(BaseModel):
         return {**fields, "content": text}
 
 
+def _neutral(is_neutral: Callable[[Any], bool], otherwise: str) -> AfterValidator:
+    """Accepts what changes nothing: clients send neutral values of options they do not use."""
+
+    def check(value: Any) -> Any:
+        if not is_neutral(value):
+            raise ValueError(otherwise)
+        return value
+
+    return AfterValidator(check)
+
+
+ABSENT = _neutral(lambda value: not value, "not supported by this engine: leave it out")
+ONE_ANSWER = _neutral(
+    lambda value: value in (None, 1), "this engine gives one answer per request: it must be 1"
+)
+FREE_TEXT = _neutral(
+    lambda value: value is None or value.get("type") == "text",
+    'this engine answers with free text only: {"type": "text"}',
+)
 Stop = Annotated[str, Field(min_length=1)]
 
 
@@ -77,31 +96,10 @@ class Request(BaseModel):
     ignore_eos: bool = False
     """Generates exactly `max_tokens`: for load tests, as in vLLM."""
 
-    n: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-
-    @field_validator("n")
-    @classmethod
-    def _one_answer(cls, value: int | None) -> int | None:
-        if value not in (None, 1):
-            raise ValueError("this engine gives one answer per request: n must be 1")
-        return value
-
-    @field_validator("presence_penalty", "frequency_penalty")
-    @classmethod
-    def _no_penalty(cls, value: float | None) -> float | None:
-        if value:
-            raise ValueError("penalties are not supported by this engine: leave it out or 0")
-        return value
-
-    @field_validator("logit_bias")
-    @classmethod
-    def _no_bias(cls, value: dict[str, float] | None) -> dict[str, float] | None:
-        if value:
-            raise ValueError("not supported by this engine: leave it out")
-        return value
+    n: Annotated[int | None, ONE_ANSWER] = None
+    presence_penalty: Annotated[float | None, ABSENT] = None
+    frequency_penalty: Annotated[float | None, ABSENT] = None
+    logit_bias: Annotated[dict[str, float] | None, ABSENT] = None
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -141,22 +139,8 @@ class ChatRequest(Request):
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    tools: list[Any] | None = None
-    response_format: dict[str, Any] | None = None
-
-    @field_validator("tools")
-    @classmethod
-    def _no_tools(cls, value: list[Any] | None) -> list[Any] | None:
-        if value:
-            raise ValueError("tools are not supported by this engine")
-        return value
-
-    @field_validator("response_format")
-    @classmethod
-    def _text_only(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and value.get("type") != "text":
-            raise ValueError('this engine answers with free text only: {"type": "text"}')
-        return value
+    tools: Annotated[list[Any] | None, ABSENT] = None
+    response_format: Annotated[dict[str, Any] | None, FREE_TEXT] = None
 
     def limit(self) -> int | None:
         """Returns how many tokens were asked for, by the new or the old name."""
@@ -176,23 +160,9 @@ class CompletionRequest(Request):
         | Annotated[list[str], Field(min_length=1, max_length=1)]
     )
     logprobs: int | None = Field(None, ge=0, le=5)
-    echo: bool | None = None
-    best_of: int | None = None
-    suffix: str | None = None
-
-    @field_validator("echo", "suffix")
-    @classmethod
-    def _absent(cls, value: object) -> object:
-        if value:
-            raise ValueError("not supported by this engine: leave it out")
-        return value
-
-    @field_validator("best_of")
-    @classmethod
-    def _one_candidate(cls, value: int | None) -> int | None:
-        if value not in (None, 1):
-            raise ValueError("this engine gives one answer per request: best_of must be 1")
-        return value
+    echo: Annotated[bool | None, ABSENT] = None
+    best_of: Annotated[int | None, ONE_ANSWER] = None
+    suffix: Annotated[str | None, ABSENT] = None
 
     def limit(self) -> int | None:
         """Returns how many tokens were asked for; OpenAI's default for completions is 16."""
