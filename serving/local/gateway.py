@@ -32,6 +32,7 @@ _REFRESH_S = 0.1
 _LOG_PERIOD_S = 0.5
 _LONGEST_BODY_BYTES = 8 << 20
 _LONGEST_LOGGED_CHARS = 65_536
+_LONGEST_SILENCE_S = 300.0
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "keep-alive", "date", "server"}
 
@@ -97,6 +98,9 @@ class Gateway:
 
     cluster: SqliteCluster
     log: RequestLog
+    silence_s: float
+    """A replica that sends no byte for this long is given up."""
+
     table: Table = field(default_factory=Table)
     metrics: Metrics = field(default_factory=Metrics)
     pending: list[Entry] = field(default_factory=list)
@@ -129,10 +133,12 @@ class Gateway:
 GATEWAY = web.AppKey("gateway", Gateway)
 
 
-def application(cluster: SqliteCluster, log: RequestLog) -> web.Application:
-    """Return the gateway over a cluster's objects."""
+def application(
+    cluster: SqliteCluster, log: RequestLog, *, silence_s: float = _LONGEST_SILENCE_S
+) -> web.Application:
+    """Return the gateway over a cluster's objects; a replica silent for `silence_s` is a 504."""
     app = web.Application(client_max_size=_LONGEST_BODY_BYTES)
-    app[GATEWAY] = Gateway(cluster, log)
+    app[GATEWAY] = Gateway(cluster, log, silence_s)
     app.cleanup_ctx.append(_background)
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/metrics", _metrics)
@@ -148,7 +154,7 @@ async def _background(app: web.Application) -> AsyncIterator[None]:
     gateway.table.update(gateway.cluster)
     gateway.http = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, use_dns_cache=True),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=gateway.silence_s),
         auto_decompress=False,
     )
     tasks = [asyncio.create_task(gateway.follow()), asyncio.create_task(gateway.write_log())]
@@ -254,11 +260,15 @@ async def _stream(request: web.Request, hop: _Hop, start: float) -> web.StreamRe
             upstream = await hop.gateway.http.post(
                 f"{url}{request.path}", data=hop.body, headers=headers
             )
-        except aiohttp.ClientConnectorError:
+            return await _answer(request, hop, upstream, start)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             continue
+        except TimeoutError:
+            return _refusal(
+                504, f"the replica was silent for {hop.gateway.silence_s:g} s", "silent"
+            )
         except aiohttp.ClientError as problem:
             return _refusal(502, f"the replica broke off: {type(problem).__name__}", "broken")
-        return await _answer(request, hop, upstream, start)
     return _refusal(
         503, f"no replica of {hop.name!r} answers", "unavailable", **{"Retry-After": "1"}
     )
@@ -278,8 +288,13 @@ async def _answer(
             return web.Response(status=upstream.status, headers=headers, body=body)
         response = web.StreamResponse(status=upstream.status, headers=headers)
         await response.prepare(request)
-        async for chunk in upstream.content.iter_any():
-            await response.write(chunk)
+        try:
+            async for chunk in upstream.content.iter_any():
+                await response.write(chunk)
+        except (aiohttp.ClientPayloadError, TimeoutError):
+            if request.transport is not None:  # too late for a status: the end must be missing
+                request.transport.abort()
+            return response
         await response.write_eof()
         return response
     finally:

@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,6 +137,8 @@ class Supervisor:
         self._looked_at: dict[str, float] = {}
         self._misses: dict[str, int] = {}
         self._refused: dict[str, tuple[str, str]] = {}
+        self._reader = ThreadPoolExecutor(1, "verify")  # gigabytes, while everything else goes on
+        self._verifying: dict[tuple[str, int], Future[None]] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Reconcile until told to stop; then end every replica."""
@@ -146,6 +149,7 @@ class Supervisor:
             except (OSError, Conflict):
                 _log.exception("this pass failed; the next one tries again")
             stop.wait(_PERIOD_S)
+        self._reader.shutdown(wait=False, cancel_futures=True)
         self._end_all()
         self._zygote.close()
 
@@ -160,6 +164,7 @@ class Supervisor:
         for gone in self.replicas.crashes().keys() - services.keys():
             self.replicas.record_crashes(gone, None)
             self._refused.pop(gone, None)
+        self._verifying = {k: f for k, f in self._verifying.items() if k[0] in services}
         found = [Replica(p.identity, p.service, p.alive, p.draining_since) for p in processes]
         for action in plan(wanted, found, self.replicas.crashes(), now):
             self._act(action, {p.identity: p for p in processes}, services, now)
@@ -190,7 +195,8 @@ class Supervisor:
         name = obj["metadata"]["name"]
         model = obj["spec"]["predictor"]["model"]
         try:
-            self.launch.verify(obj)
+            if not self._verified(obj):
+                return  # a later pass looks again
         except LifecycleError as problem:
             self._refused[name] = (type(problem).__name__, str(problem))
             self._crashed(name, now)
@@ -207,6 +213,16 @@ class Supervisor:
             }
         )
         self.replicas.put(Process(identity, name, pid, born(pid) or 0, now))
+
+    def _verified(self, obj: Object) -> bool:
+        """True when the checkpoint was verified for one start; raises what verifying raised."""
+        key = (obj["metadata"]["name"], int(obj["metadata"].get("generation", 0)))
+        if key not in self._verifying:
+            self._verifying[key] = self._reader.submit(self.launch.verify, obj)
+        if not self._verifying[key].done():
+            return False
+        self._verifying.pop(key).result()
+        return True
 
     def _crashed(self, service: str, now: float) -> None:
         before = self.replicas.crashes().get(service, Crashes())

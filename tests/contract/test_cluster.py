@@ -11,10 +11,13 @@ import pytest
 from penstock.core.errors import Conflict
 from serving.cluster import Cluster, Object
 from serving.local.objects import SqliteCluster
+from tests.fakes.cluster import MemoryCluster
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Cluster:
+@pytest.fixture(params=["sqlite", "memory"])
+def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Cluster:
+    if request.param == "memory":
+        return MemoryCluster()
     return SqliteCluster(tmp_path / "cluster.db")
 
 
