@@ -17,11 +17,11 @@ from typing import Any
 
 from components.steps.conclusion import conclude
 from components.steps.context import read_records, write_atomically
+from components.steps.parameters import as_parameter
 from penstock.core.errors import ConfigurationError, StepFailed
 from penstock.core.runs import RunRecord, StepRecord
 from penstock.core.settings import Settings
 from penstock.core.spec import ModelSpec
-from pipelines.documents import as_parameter
 
 _POLL_S = 0.1
 _GRACE_S = 5.0

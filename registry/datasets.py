@@ -44,11 +44,13 @@ class Row(BaseModel):
 def read_rows(path: Path) -> list[Row]:
     """Return a data set; `DataRefused` names the first malformed lines, or says it is empty."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other line ends
     except OSError as problem:
         raise ConfigurationError(
             f"{path}: cannot be read: {problem.strerror}", hint="correct data in model.yaml"
         ) from problem
+    except UnicodeDecodeError as problem:
+        raise DataRefused(f"{path}: not UTF-8 at byte {problem.start}") from problem
     rows, wrong = [], []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,13 @@ from penstock.core.errors import (
     PolicyRefused,
     RepositoryNotFound,
     RevisionNotFound,
+    StoreError,
+    disk_errors,
 )
 from penstock.core.identity import Digest, ModelRef
 from penstock.core.manifest import Manifest
 from penstock.core.spec import Policy
-from registry.store import Progress, Store, disk_errors
+from registry.store import Progress, Store, require_space, verify
 
 SERVED = (
     "config.json",
@@ -102,7 +104,7 @@ def pull(ref: ModelRef, hub: Hub, store: Store, policy: Policy, on_progress: Pro
     downloaded = _download(ref, hub, incoming, {n: sizes[n] for n in chosen}, on_progress)
     _refuse_remote_code(incoming / "config.json", policy, str(ref))
     shutil.rmtree(incoming / ".cache", ignore_errors=True)
-    manifest = store.add(incoming, ref)
+    manifest = store.add(incoming, ref, owned=True)
     known.parent.mkdir(parents=True, exist_ok=True)
     known.write_text(str(manifest.root))
     shutil.rmtree(incoming)
@@ -157,10 +159,18 @@ def _download(
 ) -> int:
     from huggingface_hub import hf_hub_download
 
-    total, done, fresh = sum(sizes.values()), 0, 0
+    here = {n for n, size in sizes.items() if _has(incoming / n, size)}
+    require_space(incoming, sum(size for n, size in sizes.items() if n not in here))
+    total, done, got, fresh = sum(sizes.values()), 0, 0, 0
+
+    def told(got_bytes: int) -> None:
+        nonlocal got
+        got += got_bytes
+        on_progress(min(done + got, total), total)
+
     for name, size in sorted(sizes.items(), key=lambda item: item[1]):
-        path = incoming / name
-        if not (path.exists() and path.stat().st_size == size):
+        path, got = incoming / name, 0
+        if name not in here:
             with _hub_errors(ref, hub), disk_errors(incoming):
                 incoming.mkdir(parents=True, exist_ok=True)
                 hf_hub_download(
@@ -170,6 +180,7 @@ def _download(
                     local_dir=incoming,
                     endpoint=hub.endpoint,
                     token=hub.token or False,
+                    tqdm_class=_teller(told),
                 )
             fresh += size
         if path.stat().st_size != size:
@@ -184,15 +195,34 @@ def _download(
     return fresh
 
 
+def _teller(told: Callable[[int], None]) -> Any:
+    """A progress bar for the client that tells the bytes it got, and draws nothing."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Teller(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
+            told(int(kwargs.get("initial") or 0))
+
+        def update(self, n: float | None = 1) -> None:
+            told(int(n or 0))
+
+    return Teller
+
+
+def _has(path: Path, size_bytes: int) -> bool:
+    return path.is_file() and path.stat().st_size == size_bytes
+
+
 def _complete(store: Store, root: Digest) -> bool:
-    """Whether every file is here, at its size; digests are verified before serving."""
+    """Whether every file is here, byte for byte; what is damaged is pulled again."""
     if root not in store.roots():
         return False
-    folder = store.checkpoint(root)
-    return all(
-        (folder / f.path).is_file() and (folder / f.path).stat().st_size == f.size_bytes
-        for f in store.manifest(root).files
-    )
+    try:
+        verify(store.checkpoint(root), store.manifest(root))
+    except StoreError:
+        return False
+    return True
 
 
 def _refuse_remote_code(config: Path, policy: Policy, where: str) -> None:
@@ -241,15 +271,32 @@ def _hub_errors(ref: ModelRef, hub: Hub) -> Iterator[None]:
             f"{ref}: the repository has no revision {ref.revision!r}",
             hint="use a branch, a tag or a commit that exists; main is the default",
         ) from problem
-    except errors.HfHubHTTPError as problem:
+    except (errors.HfHubHTTPError, httpx.HTTPError, OSError) as problem:
+        ours = _lost(problem, ref, hub)
+        if ours is None:
+            raise
+        raise ours from problem
+
+
+def _lost(problem: Exception, ref: ModelRef, hub: Hub) -> HubError | None:
+    """Return our error for a Hub that did not answer as promised; None if it is not the Hub's."""
+    from huggingface_hub import errors
+
+    if isinstance(problem, errors.HfHubHTTPError):
         status = problem.response.status_code
         if status in (401, 403):
-            raise AccessDenied(f"{ref}: HTTP {status}", hint="set HF_TOKEN") from problem
-        if status >= 500 or status == 429:
-            raise _unreachable(hub, f"HTTP {status}") from problem
-        raise HubError(f"{ref}: HTTP {status} from {hub.endpoint}") from problem
-    except (errors.LocalEntryNotFoundError, httpx.HTTPError, ConnectionError) as problem:
-        raise _unreachable(hub, type(problem).__name__) from problem
+            return AccessDenied(f"{ref}: HTTP {status}", hint="set HF_TOKEN")
+        if status < 500 and status != 429:
+            return HubError(f"{ref}: HTTP {status} from {hub.endpoint}")
+        return _unreachable(hub, f"HTTP {status}")
+    if isinstance(problem, OSError) and problem.errno is not None:
+        return _unreachable(hub, type(problem).__name__) if _network(problem) else None
+    # without a number it is the client's word for an answer of the wrong length
+    return _unreachable(hub, str(problem).partition("\n")[0] or type(problem).__name__)
+
+
+def _network(problem: OSError) -> bool:
+    return isinstance(problem, ConnectionError | TimeoutError)
 
 
 def _unreachable(hub: Hub, why: str) -> HubUnreachable:

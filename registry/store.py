@@ -9,22 +9,21 @@ checkpoints/<root>.json       its manifest
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
-from penstock.core.errors import DigestMismatch, DiskFull, StoreError
+from penstock.core.errors import DigestMismatch, DiskFull, StoreError, disk_errors
 from penstock.core.identity import Digest, ModelRef
 from penstock.core.manifest import FileEntry, Manifest
 
 _BUFFER_BYTES = 1 << 20
 Progress = Callable[[int, int], None]
+_Put = Callable[[Path, Path], object]
 
 
 def _silent(_done: int, _total: int) -> None:
@@ -130,16 +129,25 @@ class Store:
         found = (self.root / "checkpoints").glob("*.json")
         return sorted(Digest("sha256", path.stem) for path in found)
 
-    def add(self, folder: Path, source: ModelRef, on_progress: Progress = _silent) -> Manifest:
+    def add(
+        self,
+        folder: Path,
+        source: ModelRef,
+        on_progress: Progress = _silent,
+        *,
+        owned: bool = False,
+    ) -> Manifest:
         """Store a folder's files; what is here already is not stored again.
 
         A checkpoint appears whole or not at all; one that was damaged is replaced.
 
         Args:
-            folder: Files to take; they are linked where the file system can, else copied.
+            folder: Files to take.
             source: Where they come from.
             on_progress: Told (bytes hashed, bytes in all).
+            owned: Nobody else will write to these files, so they are linked, not copied.
         """
+        put = os.link if owned else shutil.copyfile
         with disk_errors(self.root):
             manifest = manifest_of(folder, source, on_progress)
             place = self.root / "checkpoints"
@@ -147,7 +155,7 @@ class Store:
             scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=place))
             try:
                 for entry in manifest.files:
-                    self._link(folder / entry.path, entry, scratch / entry.path)
+                    self._link(folder / entry.path, entry, scratch / entry.path, put)
                 self._publish(scratch, manifest)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -169,14 +177,14 @@ class Store:
     def _manifest_path(self, hex_root: str) -> Path:
         return self.root / "checkpoints" / f"{hex_root}.json"
 
-    def _link(self, file: Path, entry: FileEntry, target: Path) -> None:
+    def _link(self, file: Path, entry: FileEntry, target: Path, put: _Put) -> None:
         blob = self.root / "objects" / entry.digest.hex[:2] / entry.digest.hex
         blob.parent.mkdir(parents=True, exist_ok=True)
         damaged = blob.exists() and hash_file(blob) != entry.digest
         if damaged or not blob.exists():
             scratch = blob.with_name(f".{blob.name}.{os.getpid()}")
             scratch.unlink(missing_ok=True)
-            shutil.copyfile(file, scratch)
+            put(file, scratch)
             scratch.chmod(0o444)
             scratch.replace(blob)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -197,15 +205,12 @@ class Store:
         new.replace(path)
 
 
-@contextmanager
-def disk_errors(where: Path) -> Iterator[None]:
-    """Turn the operating system's "no space left" into `DiskFull`."""
-    try:
-        yield
-    except OSError as problem:
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"no space left on the disk of {where}",
-                hint="free space, or set PENSTOCK_HOME to another disk; what is downloaded is kept",
-            ) from problem
-        raise
+def require_space(where: Path, needed_bytes: int) -> None:
+    """Raise `DiskFull` when the disk of a folder, made or not, has less free than is needed."""
+    place = next(p for p in (where, *where.parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    if needed_bytes > free:
+        raise DiskFull(
+            f"{where}: {needed_bytes / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free",
+            hint="free space, or set PENSTOCK_HOME to another disk",
+        )

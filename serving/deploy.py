@@ -47,7 +47,8 @@ def deploy(
     """Serve a version under the spec's name; the versions before it are removed.
 
     Running it again when that version is served changes nothing. A version that does not become
-    ready is removed, and `NotReady` raised: what was served goes on being served.
+    ready is removed unless it has traffic, and `NotReady` raised: what was served goes on being
+    served.
 
     Args:
         cluster: Where to.
@@ -57,13 +58,12 @@ def deploy(
         on_wait: Told the seconds waited so far.
     """
     service = service_name(spec.name, release.version)
-    existed = cluster.get("InferenceService", service) is not None
-    if not existed:
+    if cluster.get("InferenceService", service) is None:
         cluster.create(inference_service(spec, release))
     try:
         ready_s = _wait(cluster, service, spec.rollout.ready_timeout_s, on_wait)
     except NotReady:
-        if not existed:
+        if not _weight(cluster, spec.name, service):
             cluster.delete("InferenceService", service)
         raise
     _shift(cluster, spec.name, service)
@@ -121,6 +121,11 @@ def _seen(obj: Object) -> tuple[bool, str]:
     if "deletionTimestamp" in obj["metadata"]:
         return False, "somebody deleted it"
     return ready(obj)
+
+
+def _weight(cluster: Cluster, name: str, service: str) -> int:
+    current = cluster.get("HTTPRoute", name)
+    return weights_of(current).get(service, 0) if current else 0
 
 
 def _shift(cluster: Cluster, name: str, service: str) -> None:

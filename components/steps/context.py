@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from penstock.core.errors import LifecycleError
+from penstock.core.errors import LifecycleError, disk_errors
 from penstock.core.runs import Failure, StepRecord
 from penstock.core.settings import Settings
 
@@ -59,7 +59,8 @@ def step(name: str, env: Mapping[str, str]) -> Iterator[Context]:
     write_record(path, StepRecord(step=name, outcome="running", started_at=started_at))
     outcome, failure = "failed", None
     try:
-        yield context
+        with disk_errors(settings.home):
+            yield context
         outcome = "reused" if context.reused else "done"
     except LifecycleError as problem:
         failure = failure_of(problem)

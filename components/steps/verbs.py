@@ -16,6 +16,7 @@ import penstock
 from components.steps.comparison import compare, paired
 from components.steps.context import Context, write_atomically
 from components.steps.memo import remembered
+from components.steps.parameters import as_parameter
 from components.steps.scoring import Item, latency, measure
 from penstock.core.documents import parse_spec
 from penstock.core.errors import (
@@ -68,7 +69,7 @@ def resolve(context: Context, spec: str) -> str:
     }
     body = {"source": str(source), "data": data, "runtime": "cpu", "precision": model.precision}
     context.detail |= body
-    return json.dumps(body)
+    return as_parameter(json.dumps(body))
 
 
 def pull(context: Context, spec: str, resolved: str, path: str) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 import penstock
-from penstock.core.errors import Interrupted, LifecycleError, SpecError
+from penstock.core.errors import Interrupted, LifecycleError, SpecError, disk_errors
 
 COMMANDS = {
     "init": ("penstock.cli.init", "Write a model.yaml to start from."),
@@ -60,7 +61,8 @@ def app() -> None:
 def main() -> None:
     """Run the CLI; a known error is its message and the next step, not a traceback."""
     try:
-        app(standalone_mode=False)
+        with disk_errors(Path.cwd()):
+            app(standalone_mode=False)
     except LifecycleError as problem:
         sys.exit(_tell(problem))
     except click.exceptions.Abort:

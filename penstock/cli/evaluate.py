@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ def command(  # noqa: PLR0917 - options of one command
     from components.steps.scoring import measure
     from components.steps.verbs import items_of
 
+    before = _saved(against) if against is not None else None
+    if save is not None and not save.parent.is_dir():
+        raise ConfigurationError(f"--save: no such folder: {save.parent}")
     items = items_of(data)[:limit]
     completer = _completer(target, model, api_key)
     try:
@@ -62,17 +66,33 @@ def command(  # noqa: PLR0917 - options of one command
     finally:
         completer.close()
     found = None
-    if against is not None:
-        found = compare(paired(json.loads(against.read_text())["items"], result["items"]), margin)
+    if before is not None:
+        found = compare(paired(before, result["items"]), margin)
         result["comparison"] = {**found.to_json(), "against": str(against)}
     if save is not None:
         save.write_text(json.dumps(result, indent=1))
+    failed = found is not None and found.outcome != "pass"
     if output == "json":
         print_json({k: v for k, v in result.items() if k != "items"})
-    else:
-        _tell(result)
-    if found is not None and found.outcome != "pass":
-        raise EvaluationFailed(found.reason, hint="add items, or widen --margin")
+        sys.exit(EvaluationFailed.exit_code if failed else 0)  # one document, which says it
+    _tell(result)
+    if failed:
+        raise EvaluationFailed(result["comparison"]["reason"], hint="add items, or widen --margin")
+
+
+def _saved(path: Path) -> list[dict[str, Any]]:
+    """Return the items of a saved result."""
+    import json
+
+    try:
+        items: list[dict[str, Any]] = json.loads(path.read_text())["items"]
+        if all({"id", "expected", "correct"} <= item.keys() for item in items):
+            return items
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise ConfigurationError(
+        f"--against: {path} is not a saved result", hint="write one with --save"
+    )
 
 
 def _completer(target: str, model: str | None, api_key: str | None) -> Any:

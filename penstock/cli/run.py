@@ -44,11 +44,13 @@ def read_spec(path: Path) -> ModelSpec:
     from penstock.core.documents import parse_spec
 
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as problem:
         raise ConfigurationError(
             f"{path}: {problem.strerror}", hint="penstock init writes one"
         ) from problem
+    except UnicodeDecodeError as problem:
+        raise ConfigurationError(f"{path}: not UTF-8 at byte {problem.start}") from problem
     return parse_spec(text, where=str(path), folder=str(path.parent.absolute()))
 
 

@@ -28,7 +28,11 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 
 class LifecycleError(Exception):
@@ -195,3 +199,20 @@ class Interrupted(LifecycleError):
     """The person pressed Ctrl-C; what is done is kept."""
 
     exit_code = 130
+
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the disk, the quota, the process's limit
+
+
+@contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """Turn the operating system's "no space left" into `DiskFull`."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno not in _NO_SPACE:
+            raise
+        raise DiskFull(
+            f"no space left for {problem.filename or where} ({problem.strerror})",
+            hint="free space, or set PENSTOCK_HOME to another disk; what is downloaded is kept",
+        ) from problem

@@ -39,6 +39,11 @@ class ServiceStatus:
     ready: bool
     reason: str
     replicas: int
+    """Ready ones."""
+
+    pids: tuple[int, ...]
+    """Processes, ready or not."""
+
     restarts: int
     log: str
 
@@ -125,6 +130,10 @@ def status(settings: Settings) -> LocalStatus:
     if (folder / "cluster.db").exists():
         objects = cluster(settings)
         weights: dict[str, int] = {}
+        pids: dict[str, list[int]] = {}
+        for process in Replicas(folder / "replicas.db").all():
+            if process.alive:
+                pids.setdefault(process.service, []).append(process.pid)
         for each in objects.list("HTTPRoute"):
             weights |= weights_of(each)
         for obj in objects.list("InferenceService"):
@@ -139,6 +148,7 @@ def status(settings: Settings) -> LocalStatus:
                     ready=is_ready,
                     reason=reason,
                     replicas=int(obj.get("status", {}).get("readyReplicas", 0)),
+                    pids=tuple(pids.get(name, ())),
                     restarts=int(obj.get("status", {}).get("restarts", 0)),
                     log=str(folder / "logs" / f"{name}.log"),
                 )

@@ -81,11 +81,14 @@ def test_documents_are_read_back_and_weights_are_not_copied(catalog: Catalog, ur
     assert {p.name for p in kept.rglob("*") if p.is_file()} == {PASSPORT, EVALUATION}
 
 
-def test_a_run_that_was_opened_is_joined_and_left_open(catalog: Catalog, uri: str) -> None:
+def test_a_run_that_was_opened_is_joined_and_left_open(
+    catalog: Catalog, uri: str, tmp_path: Path
+) -> None:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    opened = client.create_run(client.create_experiment("somebody else's")).info.run_id
+    experiment = client.create_experiment("somebody else", tmp_path.as_uri())
+    opened = client.create_run(experiment).info.run_id
     version = Catalog(uri, joined_run_id=opened).register("joined", _candidate())
     assert version.run_id == opened
     assert client.get_run(opened).info.status == "RUNNING"

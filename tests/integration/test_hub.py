@@ -96,6 +96,15 @@ def test_pulls_what_serving_needs_and_only_once(endpoint: str, tmp_path: Path) -
     assert again.downloaded_bytes == 0
 
 
+def test_progress_counts_every_byte_once(endpoint: str, tmp_path: Path) -> None:
+    hub, seen = Hub(endpoint), []
+    ref = resolve(ModelRef.parse("hf://acme/good"), hub)
+    pull(ref, hub, Store(tmp_path), Policy(), lambda done, total: seen.append((done, total)))
+    assert seen == sorted(seen)
+    assert len(seen) > len({"config.json", "model.safetensors", "tokenizer.json"})
+    assert seen[-1][0] == seen[-1][1]
+
+
 def test_a_broken_download_is_resumed(endpoint: str, tmp_path: Path, root: Path) -> None:
     hub, store = Hub(endpoint), Store(tmp_path / "store")
     ref = resolve(ModelRef.parse("hf://acme/good"), hub)
@@ -111,6 +120,10 @@ def test_a_damaged_checkpoint_is_pulled_again(endpoint: str, tmp_path: Path) -> 
     folder = _pull(endpoint, "hf://acme/good", tmp_path)
     (folder / "model.safetensors").unlink()
     assert (_pull(endpoint, "hf://acme/good", tmp_path) / "model.safetensors").exists()
+    before = (folder / "config.json").read_bytes()
+    (folder / "config.json").chmod(0o644)
+    (folder / "config.json").write_bytes(before[::-1])  # the object behind it changes too
+    assert (_pull(endpoint, "hf://acme/good", tmp_path) / "config.json").read_bytes() == before
 
 
 def test_gated_and_private_repositories_need_a_token(endpoint: str, tmp_path: Path) -> None:

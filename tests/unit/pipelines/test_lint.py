@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kfp import dsl
 
+from components.steps.parameters import as_parameter
 from pipelines.compile import PIPELINES, compile_text
-from pipelines.documents import as_parameter
 from pipelines.lint import lint
 
 

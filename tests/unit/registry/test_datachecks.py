@@ -9,7 +9,6 @@ import pytest
 from penstock.core.errors import DataRefused
 from registry.datachecks import Sets, check, require
 
-
 # great-expectations imports modules that Python gives up
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -38,3 +38,16 @@ def test_malformed_lines_are_named(tmp_path: Path) -> None:
 def test_a_missing_file_is_a_mistake_of_the_request(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_rows(tmp_path / "absent.jsonl")
+
+
+def test_json_may_hold_line_ends_of_other_kinds(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({**ROW, "answer": "a\u2028b"}, ensure_ascii=False) + "\n")
+    assert [row.answer for row in read_rows(path)] == ["a\u2028b"]
+
+
+def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"id": "\xff"}')
+    with pytest.raises(DataRefused, match="not UTF-8 at byte 8"):
+        read_rows(path)

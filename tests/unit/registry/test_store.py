@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from penstock.core.errors import DigestMismatch, DiskFull, StoreError
 from penstock.core.identity import Digest, ModelRef
 from penstock.core.manifest import FileEntry
-from registry.store import Store, hash_file, hash_files, manifest_of, verify
+from registry.store import Store, hash_file, hash_files, manifest_of, require_space, verify
 
 SOURCE = ModelRef.parse("hf://acme/model@main")
 
@@ -106,10 +107,10 @@ def test_digests_come_in_the_order_asked_for(tmp_path: Path) -> None:
 class _FullDisk(Store):
     """A store whose disk fills up at the second file."""
 
-    def _link(self, file: Path, entry: FileEntry, target: Path) -> None:
+    def _link(self, file: Path, entry: FileEntry, target: Path, put: Any) -> None:
         if entry.path == "b":
             raise OSError(errno.ENOSPC, "No space left on device")
-        super()._link(file, entry, target)
+        super()._link(file, entry, target, put)
 
 
 def test_a_full_disk_leaves_no_half_checkpoint(tmp_path: Path) -> None:
@@ -119,3 +120,18 @@ def test_a_full_disk_leaves_no_half_checkpoint(tmp_path: Path) -> None:
     assert "PENSTOCK_HOME" in raised.value.hint
     assert store.roots() == []
     assert list((tmp_path / "store/checkpoints").iterdir()) == []
+
+
+def test_space_is_asked_for_before_it_is_used(tmp_path: Path) -> None:
+    require_space(tmp_path / "not" / "made", 1)
+    with pytest.raises(DiskFull, match=r"1000000000\.0 GB are needed") as raised:
+        require_space(tmp_path / "not" / "made", 10**18)
+    assert "PENSTOCK_HOME" in raised.value.hint
+    assert not (tmp_path / "not").exists()
+
+
+def test_files_that_are_ours_are_linked(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "in", {"a": b"1"})
+    manifest = Store(tmp_path / "store").add(folder, SOURCE, owned=True)
+    stored = Store(tmp_path / "store").checkpoint(manifest.root) / "a"
+    assert stored.samefile(folder / "a")

@@ -9,7 +9,7 @@ from penstock.core.identity import Digest
 from penstock.core.spec import ModelSpec
 from serving.cluster import Kind, Object
 from serving.deploy import Deployed, deploy
-from serving.manifests import Release, weights_of
+from serving.manifests import Release, inference_service, weights_of
 from tests.fakes.cluster import MemoryCluster
 
 SPEC = ModelSpec.model_validate(
@@ -88,7 +88,7 @@ def test_a_version_that_does_not_start_leaves_everything_as_it_was() -> None:
     assert [o["metadata"]["name"] for o in world.list("InferenceService")] == ["m-v1"]
 
 
-def test_a_version_that_was_there_before_is_not_removed() -> None:
+def test_a_version_with_traffic_is_not_removed() -> None:
     world = World()
     world.deploy(1)
     served = world.get("InferenceService", "m-v1")
@@ -98,6 +98,14 @@ def test_a_version_that_was_there_before_is_not_removed() -> None:
     with pytest.raises(NotReady, match="the node is gone"):
         world.deploy(1)
     assert world.get("InferenceService", "m-v1") is not None
+
+
+def test_what_an_interrupted_deployment_left_is_removed_when_it_does_not_start() -> None:
+    world = World(starts=False)
+    world.create(inference_service(SPEC, Release(1, "file:///x", Digest.of(b"x"))))
+    with pytest.raises(NotReady):
+        world.deploy(1)
+    assert world.list("InferenceService") == []
 
 
 def test_a_conflict_is_read_again() -> None:
