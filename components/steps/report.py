@@ -26,7 +26,8 @@ background:var(--good);font-size:.9rem}.badge.failed,.badge.fail,.badge.interrup
 .badge.insufficient_items{background:var(--bad)}.badge.skipped{background:var(--reuse)}
 .failure{border-left:4px solid var(--bad);background:var(--panel);padding:.6rem .9rem;
 white-space:pre-wrap;overflow-wrap:anywhere}
-svg{width:100%;max-width:36rem;height:auto;font:13px system-ui,sans-serif;fill:var(--ink);margin:.5rem 0}
+svg{width:100%;max-width:36rem;height:auto;font:13px system-ui,sans-serif;fill:var(--ink);
+margin:.5rem 0}
 rect{fill:var(--good)}rect.reused{fill:var(--reuse)}rect.failed,rect.interrupted{fill:var(--bad)}
 .axis{stroke:var(--line)}.interval{stroke:var(--mark);stroke-width:3}.point{fill:var(--mark)}
 .floor{stroke:var(--bad);stroke-dasharray:4 3}
