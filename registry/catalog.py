@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,28 +83,37 @@ class Catalog:
 
         It becomes `challenger`, unless it is already served as `champion`.
         """
-        from mlflow.exceptions import MlflowException
-
-        try:
+        with _refusals(name):
             found = self._find(name, candidate)
             version = found or self._create(name, candidate)
             if CHAMPION not in version.aliases:
                 self._client.set_registered_model_alias(name, CHALLENGER, str(version.number))
             return self.version(name, version.number)
-        except MlflowException as problem:
-            raise RegistryError(f"{name}: MLflow refused: {problem}") from problem
 
     def promote(self, name: str, number: int) -> Version:
         """Make a version `champion`; the one before becomes `previous`. Doing it twice is fine."""
-        champion = self.by_alias(name, CHAMPION)
-        if champion is None or champion.number != number:
-            if champion is not None:
-                self._client.set_registered_model_alias(name, PREVIOUS, str(champion.number))
-            self._client.set_registered_model_alias(name, CHAMPION, str(number))
-        challenger = self.by_alias(name, CHALLENGER)
-        if challenger is not None and challenger.number == number:
-            self._client.delete_registered_model_alias(name, CHALLENGER)
-        return self.version(name, number)
+        with _refusals(name):
+            champion = self.by_alias(name, CHAMPION)
+            if champion is None or champion.number != number:
+                if champion is not None:
+                    self._client.set_registered_model_alias(name, PREVIOUS, str(champion.number))
+                self._client.set_registered_model_alias(name, CHAMPION, str(number))
+            challenger = self.by_alias(name, CHALLENGER)
+            if challenger is not None and challenger.number == number:
+                self._client.delete_registered_model_alias(name, CHALLENGER)
+            return self.version(name, number)
+
+    def aliased(self) -> list[Version]:
+        """Return every version of ours, of any model, that an alias points at."""
+        names, token = [], None
+        with _refusals("registered models"):
+            while True:
+                page = self._client.search_registered_models(page_token=token)
+                names += [model.name for model in page]
+                token = page.token
+                if not token:
+                    break
+        return [v for name in sorted(names) for v in self.versions(name) if v.aliases and v.root]
 
     def by_alias(self, name: str, alias: str) -> Version | None:
         """Return the version an alias points at."""
@@ -149,9 +159,10 @@ class Catalog:
         """Return a JSON artifact of a version's run: `passport.json`, `evaluation.json`."""
         import mlflow.artifacts
 
-        text = mlflow.artifacts.load_text(
-            f"{self._client.get_run(version.run_id).info.artifact_uri}/{file}"
-        )
+        with _refusals(version.name):
+            text = mlflow.artifacts.load_text(
+                f"{self._client.get_run(version.run_id).info.artifact_uri}/{file}"
+            )
         body: dict[str, Any] = json.loads(text)
         return body
 
@@ -201,6 +212,17 @@ class Catalog:
         else:
             identity = experiment.experiment_id
         return str(self._client.create_run(identity).info.run_id)
+
+
+@contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    """Turn MLflow's errors into ours."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as problem:
+        raise RegistryError(f"{what}: MLflow refused: {problem}") from problem
 
 
 def _probe(tracking_uri: str) -> None:

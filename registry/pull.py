@@ -5,7 +5,9 @@ from __future__ import annotations
 import fnmatch
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ from penstock.core.errors import (
 from penstock.core.identity import Digest, ModelRef
 from penstock.core.manifest import Manifest
 from penstock.core.spec import Policy
-from registry.store import Progress, Store, require_space, verify
+from registry.store import Progress, Store, locked, require_space, verify
 
 SERVED = (
     "config.json",
@@ -46,6 +48,9 @@ SERVED = (
     "LICENSE*",
 )
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+_CONFIG = "config.json"
+_PARTS = ".parts"
+_FILES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,35 +90,69 @@ def pull(ref: ModelRef, hub: Hub, store: Store, policy: Policy, on_progress: Pro
         ref: Pinned by `resolve`.
         hub: Where to download from.
         store: Where the files go.
-        policy: What the checkpoint may contain; refused before anything is downloaded.
+        policy: What the checkpoint may contain; refused before its weights are downloaded.
         on_progress: Told (bytes done, bytes in all).
     """
     if ref.scheme == "file":
-        chosen = select(dict.fromkeys(_relative(Path(ref.path)), 0), policy, str(ref))
-        return _from_folder(ref, store, chosen, on_progress)
+        names = select(_relative(Path(ref.path)), policy, str(ref))
+        return _from_folder(ref, store, names, on_progress)
     known = store.root / "refs" / f"{ref.path.replace('/', '--')}@{ref.revision}"
-    if known.exists():
-        root = Digest.parse(known.read_text())
-        if _complete(store, root):
-            return Pulled(store.manifest(root), 0)
-    with _hub_errors(ref, hub):
-        info = _api(hub).model_info(ref.path, revision=ref.revision, files_metadata=True)
-    sizes = {s.rfilename: int(s.size or 0) for s in info.siblings or []}
-    chosen = select(sizes, policy, str(ref))
-    incoming = store.root / "incoming" / known.name
-    downloaded = _download(ref, hub, incoming, {n: sizes[n] for n in chosen}, on_progress)
-    _refuse_remote_code(incoming / "config.json", policy, str(ref))
-    shutil.rmtree(incoming / ".cache", ignore_errors=True)
-    manifest = store.add(incoming, ref, owned=True)
+    incoming = _Incoming(ref, hub, store.root / "incoming" / known.name)
+    with locked(incoming.folder.with_name(f"{known.name}.lock")):  # one pull of a commit at a time
+        return _known(known, store) or _pull(incoming, known, store, policy, on_progress)
+
+
+def _known(known: Path, store: Store) -> Pulled | None:
+    """Return what an earlier pull brought, if it is all here."""
+    root = Digest.parse(known.read_text()) if known.exists() else None
+    if root is None or not _complete(store, root):
+        return None
+    store.touch(root)
+    return Pulled(store.manifest(root), 0)
+
+
+def _pull(
+    incoming: _Incoming, known: Path, store: Store, policy: Policy, on_progress: Progress
+) -> Pulled:
+    promised, downloaded = _bring(incoming, policy, on_progress)
+    try:
+        manifest = store.add(incoming.folder, incoming.ref, owned=True, promised=promised)
+    except DigestMismatch:
+        shutil.rmtree(incoming.folder)  # nothing of it can be trusted
+        raise
     known.parent.mkdir(parents=True, exist_ok=True)
     known.write_text(str(manifest.root))
-    shutil.rmtree(incoming)
+    shutil.rmtree(incoming.folder)
     return Pulled(manifest, downloaded)
 
 
-def select(sizes: dict[str, int], policy: Policy, where: str) -> list[str]:
+def _bring(
+    incoming: _Incoming, policy: Policy, on_progress: Progress
+) -> tuple[dict[str, Digest], int]:
+    """Download what serving needs; return the digests the Hub names, and the new bytes."""
+    ref, hub = incoming.ref, incoming.hub
+    with _hub_errors(ref, hub):
+        info = _api(hub).model_info(ref.path, revision=ref.revision, files_metadata=True)
+    files = {s.rfilename: s for s in info.siblings or []}
+    chosen = {n: int(files[n].size or 0) for n in select(list(files), policy, str(ref))}
+    downloaded = 0
+    if _CONFIG in chosen:  # a few bytes, which may refuse all the others
+        downloaded = incoming.download({_CONFIG: chosen[_CONFIG]}, _untold)
+        _refuse_remote_code(incoming.folder / _CONFIG, policy, str(ref))
+    downloaded += incoming.download(chosen, on_progress)
+    for ours in (_PARTS, ".cache"):
+        shutil.rmtree(incoming.folder / ours, ignore_errors=True)
+    promised = {n: Digest("sha256", s.lfs.sha256) for n, s in files.items() if s.lfs}
+    return promised, downloaded
+
+
+def _untold(_done: int, _total: int) -> None:
+    """Progress for nobody."""
+
+
+def select(files: Sequence[str], policy: Policy, where: str) -> list[str]:
     """Return the files serving needs, of those a repository has; refuse what policy forbids."""
-    names = sorted(sizes)
+    names = sorted(files)
     chosen = [n for n in names if "/" not in n and _matches(n, SERVED)]
     if not any(n.endswith(".safetensors") for n in chosen):
         pickles = [n for n in names if _matches(n, PICKLES)]
@@ -154,45 +193,74 @@ def _relative(folder: Path) -> list[str]:
     return [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
 
 
-def _download(
-    ref: ModelRef, hub: Hub, incoming: Path, sizes: dict[str, int], on_progress: Progress
-) -> int:
-    from huggingface_hub import hf_hub_download
+@dataclass(frozen=True, slots=True)
+class _Incoming:
+    """A repository's files on their way into the store."""
 
-    here = {n for n, size in sizes.items() if _has(incoming / n, size)}
-    require_space(incoming, sum(size for n, size in sizes.items() if n not in here))
-    total, done, got, fresh = sum(sizes.values()), 0, 0, 0
+    ref: ModelRef
+    hub: Hub
+    folder: Path
 
-    def told(got_bytes: int) -> None:
-        nonlocal got
-        got += got_bytes
-        on_progress(min(done + got, total), total)
+    def download(self, sizes: Mapping[str, int], on_progress: Progress) -> int:
+        """Bring files here, several at once; what is here already stays. Return the new bytes."""
+        absent = {n: size for n, size in sizes.items() if not _has(self.folder / n, size)}
+        require_space(self.folder, sum(absent.values()))
+        total = sum(sizes.values())
+        done, lock = total - sum(absent.values()), threading.Lock()
 
-    for name, size in sorted(sizes.items(), key=lambda item: item[1]):
-        path, got = incoming / name, 0
-        if name not in here:
-            with _hub_errors(ref, hub), disk_errors(incoming):
-                incoming.mkdir(parents=True, exist_ok=True)
+        def told(got_bytes: int) -> None:
+            nonlocal done
+            with lock:
+                done = min(done + got_bytes, total)
+                on_progress(done, total)
+
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            fetched = [pool.submit(self._fetch, *each, told) for each in absent.items()]
+            try:
+                for each in as_completed(fetched):
+                    each.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        on_progress(total, total)
+        return sum(absent.values())
+
+    def _fetch(self, name: str, size: int, told: Callable[[int], None]) -> None:
+        """Download one file, from where an earlier try broke off.
+
+        `hf_hub_download` throws away what a broken download brought (huggingface_hub#4228), so
+        this calls the client's function below it, which takes an offset.
+        """
+        from huggingface_hub import constants, hf_hub_download, hf_hub_url
+        from huggingface_hub.file_download import http_get
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        ref, token, endpoint = self.ref, self.hub.token or False, self.hub.endpoint
+        part = self.folder / _PARTS / name
+        with _hub_errors(ref, self.hub), disk_errors(self.folder):
+            part.parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            if size > constants.MAX_HTTP_DOWNLOAD_SIZE:  # only Xet carries these
                 hf_hub_download(
                     ref.path,
                     name,
                     revision=ref.revision,
-                    local_dir=incoming,
-                    endpoint=hub.endpoint,
-                    token=hub.token or False,
+                    local_dir=self.folder,
+                    endpoint=endpoint,
+                    token=token,
                     tqdm_class=_teller(told),
                 )
-            fresh += size
-        if path.stat().st_size != size:
-            found = path.stat().st_size
-            path.unlink()
-            raise DigestMismatch(
-                f"{ref}: {name} has {found} bytes, the Hub promised {size}",
-                hint="run again: the file is downloaded anew",
-            )
-        done += size
-        on_progress(done, total)
-    return fresh
+                return
+            with part.open("ab") as file:
+                http_get(
+                    hf_hub_url(ref.path, name, revision=ref.revision, endpoint=endpoint),
+                    file,
+                    resume_size=file.tell(),
+                    headers=build_hf_headers(token=token),
+                    expected_size=size,
+                    tqdm_class=_teller(told),
+                )
+            part.replace(self.folder / name)
 
 
 def _teller(told: Callable[[int], None]) -> Any:

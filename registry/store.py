@@ -9,13 +9,16 @@ checkpoints/<root>.json       its manifest
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from penstock.core.errors import DigestMismatch, DiskFull, StoreError, disk_errors
 from penstock.core.identity import Digest, ModelRef
@@ -99,6 +102,15 @@ def verify(folder: Path, manifest: Manifest) -> None:
         )
 
 
+@contextmanager
+def locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a lock file, made when missing, waiting for who holds it; it ends with the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        fcntl.flock(lock, how)
+        yield
+
+
 class Store:
     """Checkpoints on this machine.
 
@@ -136,6 +148,7 @@ class Store:
         on_progress: Progress = _silent,
         *,
         owned: bool = False,
+        promised: Mapping[str, Digest] = MappingProxyType({}),
     ) -> Manifest:
         """Store a folder's files; what is here already is not stored again.
 
@@ -146,10 +159,15 @@ class Store:
             source: Where they come from.
             on_progress: Told (bytes hashed, bytes in all).
             owned: Nobody else will write to these files, so they are linked, not copied.
+            promised: Digests that files must have, as their source names them.
+
+        Raises:
+            DigestMismatch: A file is not what was promised; nothing is stored.
         """
         put = os.link if owned else shutil.copyfile
-        with disk_errors(self.root):
+        with disk_errors(self.root), locked(self.root / "lock", fcntl.LOCK_SH):
             manifest = manifest_of(folder, source, on_progress)
+            _require(manifest, promised)
             place = self.root / "checkpoints"
             place.mkdir(parents=True, exist_ok=True)
             scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=place))
@@ -161,17 +179,31 @@ class Store:
                 shutil.rmtree(scratch, ignore_errors=True)
         return manifest
 
+    def used_at(self, root: Digest) -> float:
+        """Return when a checkpoint was last pulled, in seconds since the epoch."""
+        return self._manifest_path(root.hex).stat().st_mtime
+
+    def touch(self, root: Digest) -> None:
+        """Say that a checkpoint is used now, so that `gc` leaves it alone for a while."""
+        os.utime(self._manifest_path(root.hex))
+
     def gc(self, keep: Collection[Digest]) -> int:
-        """Remove every checkpoint not in `keep`, and unused objects; return the bytes freed."""
-        for root in self.roots():
-            if root not in keep:
-                self._manifest_path(root.hex).unlink()
-                shutil.rmtree(self.root / "checkpoints" / root.hex, ignore_errors=True)
+        """Remove every checkpoint not in `keep`, and unused objects; return the bytes freed.
+
+        Waits until nobody adds a checkpoint: an object that is not yet linked looks unused.
+        """
         freed = 0
-        for path in (self.root / "objects").glob("*/*"):
-            if path.stat().st_nlink == 1:
-                freed += path.stat().st_size
-                path.unlink()
+        with locked(self.root / "lock"):
+            for left in (self.root / "checkpoints").glob(".new-*"):  # of a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            for root in self.roots():
+                if root not in keep:
+                    self._manifest_path(root.hex).unlink()
+                    shutil.rmtree(self.root / "checkpoints" / root.hex, ignore_errors=True)
+            for path in (self.root / "objects").glob("*/*"):
+                if path.stat().st_nlink == 1:
+                    freed += path.stat().st_size
+                    path.unlink()
         return freed
 
     def _manifest_path(self, hex_root: str) -> Path:
@@ -203,6 +235,16 @@ class Store:
         new = path.with_name(f".{path.name}.{os.getpid()}")
         new.write_text(manifest.to_json())
         new.replace(path)
+
+
+def _require(manifest: Manifest, promised: Mapping[str, Digest]) -> None:
+    altered = [f for f in manifest.files if promised.get(f.path, f.digest) != f.digest]
+    if altered:
+        told = ", ".join(f"{f.path} is {f.digest}, not {promised[f.path]}" for f in altered)
+        raise DigestMismatch(
+            f"{manifest.source}: altered on the way: {told}",
+            hint="run again; if it happens again, do not trust the Hub's mirror or the network",
+        )
 
 
 def require_space(where: Path, needed_bytes: int) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ COMMANDS = {
     "chat": ("penstock.cli.chat", "Ask a served model."),
     "evaluate": ("penstock.cli.evaluate", "Evaluate a folder or an endpoint."),
     "demo": ("penstock.cli.demo", "Run the whole lifecycle with the example model."),
+    "store": ("penstock.cli.store", "Show the checkpoints here, or remove what nothing needs."),
     "doctor": ("penstock.cli.doctor", "Say what this machine can do, and what is missing."),
     "version": ("penstock.cli.version", "Print the version."),
 }
@@ -72,8 +75,13 @@ def main() -> None:
         sys.exit(problem.exit_code)
 
 
+def _wants_json(words: Sequence[str]) -> bool:
+    """Whether `--output json` was asked for; the command may not have come to parse it."""
+    return "--output=json" in words or ("--output", "json") in itertools.pairwise(words)
+
+
 def _tell(problem: LifecycleError) -> int:
-    if "json" in sys.argv[1:]:
+    if _wants_json(sys.argv[1:]):
         body: dict[str, Any] = {
             "error": type(problem).__name__,
             "message": str(problem),

@@ -66,6 +66,21 @@ def test_aliases_follow_the_promotions(catalog: Catalog) -> None:
     assert catalog.by_alias("moved", CHALLENGER) is None
 
 
+def test_what_aliases_point_at_is_known_over_all_models(tmp_path: Path) -> None:
+    catalog = Catalog(f"sqlite:///{tmp_path}/mlflow.db")
+    assert catalog.aliased() == []
+    for name in ("b", "a"):
+        for number in (1, 2, 3):
+            catalog.register(name, _candidate(root=f"sha256:{name}{number}"))
+    catalog.promote("a", 1)
+    found = [(v.name, v.root, v.aliases) for v in catalog.aliased()]
+    assert found == [
+        ("a", "sha256:a1", (CHAMPION,)),
+        ("a", "sha256:a3", (CHALLENGER,)),
+        ("b", "sha256:b3", (CHALLENGER,)),
+    ]
+
+
 def test_a_champion_registered_again_stays_champion(catalog: Catalog) -> None:
     catalog.register("served", _candidate())
     catalog.promote("served", 1)
@@ -106,3 +121,5 @@ def test_what_mlflow_refuses_is_ours_with_its_reason(catalog: Catalog) -> None:
     with pytest.raises(RegistryError, match="MLflow refused") as problem:
         catalog.register("a/b", _candidate())
     assert problem.value.__cause__ is not None
+    with pytest.raises(RegistryError, match="MLflow refused"):
+        catalog.promote("absent", 7)

@@ -23,6 +23,7 @@ from penstock.core.identity import ModelRef
 from penstock.core.spec import Policy
 from registry.pull import Hub, pull, resolve
 from registry.store import Store, verify
+from tests.fakes.hub import Network, hub
 
 pytestmark = pytest.mark.integration
 
@@ -74,10 +75,10 @@ def _pull(
     token: str | None = None,
     policy: Policy = Policy(),  # noqa: B008 - frozen
 ) -> Path:
-    hub, store = Hub(endpoint, token), Store(home / "store")
-    ref = resolve(ModelRef.parse(text), hub)
+    source, store = Hub(endpoint, token), Store(home / "store")
+    ref = resolve(ModelRef.parse(text), source)
     assert ref.pinned
-    pulled = pull(ref, hub, store, policy, lambda _done, _total: None)
+    pulled = pull(ref, source, store, policy, lambda _done, _total: None)
     folder = store.checkpoint(pulled.manifest.root)
     verify(folder, pulled.manifest)
     return folder
@@ -90,30 +91,68 @@ def test_pulls_what_serving_needs_and_only_once(endpoint: str, tmp_path: Path) -
         "model.safetensors",
         "tokenizer.json",
     ]
-    hub, store = Hub(endpoint), Store(tmp_path / "store")
-    ref = resolve(ModelRef.parse("hf://acme/good@main"), hub)
-    again = pull(ref, hub, store, Policy(), lambda _done, _total: None)
+    source, store = Hub(endpoint), Store(tmp_path / "store")
+    ref = resolve(ModelRef.parse("hf://acme/good@main"), source)
+    again = pull(ref, source, store, Policy(), lambda _done, _total: None)
     assert again.downloaded_bytes == 0
 
 
 def test_progress_counts_every_byte_once(endpoint: str, tmp_path: Path) -> None:
-    hub, seen = Hub(endpoint), []
-    ref = resolve(ModelRef.parse("hf://acme/good"), hub)
-    pull(ref, hub, Store(tmp_path), Policy(), lambda done, total: seen.append((done, total)))
+    source, seen = Hub(endpoint), []
+    ref = resolve(ModelRef.parse("hf://acme/good"), source)
+    pull(ref, source, Store(tmp_path), Policy(), lambda done, total: seen.append((done, total)))
     assert seen == sorted(seen)
     assert len(seen) > len({"config.json", "model.safetensors", "tokenizer.json"})
     assert seen[-1][0] == seen[-1][1]
 
 
-def test_a_broken_download_is_resumed(endpoint: str, tmp_path: Path, root: Path) -> None:
-    hub, store = Hub(endpoint), Store(tmp_path / "store")
-    ref = resolve(ModelRef.parse("hf://acme/good"), hub)
-    incoming = store.root / "incoming" / f"acme--good@{ref.revision}"
-    incoming.mkdir(parents=True)
-    weights = (root / "acme/good/model.safetensors").read_bytes()
-    (incoming / "model.safetensors").write_bytes(weights)
-    pulled = pull(ref, hub, store, Policy(), lambda _done, _total: None)
-    assert pulled.downloaded_bytes < len(weights)
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A repository whose weights are larger than what the client writes at once."""
+    _repository(tmp_path / "hub", "large", {"config.json": b"{}", "tokenizer.json": b"{}"})
+    with (tmp_path / "hub/acme/large/model.safetensors").open("wb") as file:
+        for number in range(24):
+            file.write(number.to_bytes(1, "big") * (1 << 20))
+    return tmp_path / "hub"
+
+
+def test_a_broken_download_is_resumed(large: Path, tmp_path: Path) -> None:
+    network, store = Network(), Store(tmp_path / "store")
+    with hub(large, network) as url:
+        ref = resolve(ModelRef.parse("hf://acme/large"), Hub(url))
+        network.fault = "cut"
+        with pytest.raises(HubUnreachable) as lost:
+            pull(ref, Hub(url), store, Policy(), lambda _done, _total: None)
+        assert "a pull resumes" in lost.value.hint
+        assert store.roots() == []
+        network.fault, network.ranges = "", []
+        seen: list[int] = []
+        pulled = pull(ref, Hub(url), store, Policy(), lambda done, _total: seen.append(done))
+    (asked,) = network.ranges
+    assert int(asked.removeprefix("bytes=").removesuffix("-")) >= 10 << 20
+    assert seen[0] >= 10 << 20
+    verify(store.checkpoint(pulled.manifest.root), pulled.manifest)
+
+
+def test_weights_altered_on_the_way_are_refused(large: Path, tmp_path: Path) -> None:
+    network, store = Network(), Store(tmp_path / "store")
+    with hub(large, network) as url:
+        ref = resolve(ModelRef.parse("hf://acme/large"), Hub(url))
+        network.fault = "altered"
+        with pytest.raises(DigestMismatch, match=r"altered on the way: model\.safetensors"):
+            pull(ref, Hub(url), store, Policy(), lambda _done, _total: None)
+        assert store.roots() == []
+        network.fault = ""
+        pulled = pull(ref, Hub(url), store, Policy(), lambda _done, _total: None)
+    verify(store.checkpoint(pulled.manifest.root), pulled.manifest)
+
+
+def test_a_config_that_asks_for_code_is_refused_before_the_weights(
+    endpoint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PolicyRefused, match="auto_map"):
+        _pull(endpoint, "hf://acme/auto", tmp_path)
+    assert {p.name for p in tmp_path.rglob("*.*") if p.is_file()} & {"model.safetensors"} == set()
 
 
 def test_a_damaged_checkpoint_is_pulled_again(endpoint: str, tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
+from penstock.core.identity import ModelRef
 from pipelines.steps import STEPS
+from registry.store import Store
 from tests.fakes.tiny_model import make_tiny_model
 
 pytestmark = pytest.mark.integration
@@ -162,6 +164,20 @@ def test_the_served_model_is_evaluated_and_compared(served: Home, tmp_path: Path
     assert (code, json.loads(out)["comparison"]["outcome"]) == (0, "pass"), err
     code, out, err = served.call(*words, *against)  # six items cannot show 1.5 points
     assert (code, json.loads(out)["comparison"]["outcome"]) == (4, "insufficient_items"), err
+
+
+def test_gc_removes_only_what_nothing_needs(served: Home, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    store = Store(served.root / "home/store")
+    unused = store.add(tmp_path, ModelRef.parse("hf://acme/unused@main")).root
+    words = ["store", "gc", "--output", "json", "--unused-for"]
+    assert json.loads(served.call(*words, "1")[1])["removed"] == []
+    assert json.loads(served.call(*words, "0", "--dry-run")[1])["removed"] == [str(unused)]
+    assert unused in store.roots()
+    assert json.loads(served.call(*words, "0")[1])["freed_bytes"] == 2
+    _, out, _ = served.call("store", "list", "--output", "json")
+    (kept,) = json.loads(out)["checkpoints"]
+    assert kept["needed_by"] == ["served as tiny-v1", "tiny version 1 (champion)"]
 
 
 def test_an_engine_that_never_becomes_ready(served: Home, tiny: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from penstock.core.errors import DigestMismatch, DiskFull, StoreError
 from penstock.core.identity import Digest, ModelRef
 from penstock.core.manifest import FileEntry
-from registry.store import Store, hash_file, hash_files, manifest_of, require_space, verify
+from registry.store import Store, hash_file, hash_files, locked, manifest_of, require_space, verify
 
 SOURCE = ModelRef.parse("hf://acme/model@main")
 
@@ -65,6 +67,28 @@ def test_gc_keeps_what_is_asked_for(tmp_path: Path) -> None:
     verify(store.checkpoint(kept.root), kept)
     with pytest.raises(StoreError, match="not in the store"):
         store.checkpoint(gone.root)
+
+
+def test_gc_waits_for_who_adds_and_clears_what_was_killed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    kept = store.add(_folder(tmp_path / "one", {"a": b"1"}), SOURCE)
+    killed = _folder(tmp_path / "store/checkpoints/.new-killed", {})
+    killed.mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        with locked(store.root / "lock", fcntl.LOCK_SH):
+            waiting = pool.submit(store.gc, [kept.root])
+            with pytest.raises(TimeoutError):
+                waiting.result(0.2)
+        assert waiting.result(10) == 0
+    assert not killed.exists()
+
+
+def test_a_file_that_is_not_what_was_promised_is_not_stored(tmp_path: Path) -> None:
+    store, folder = Store(tmp_path / "store"), _folder(tmp_path / "in", {"a": b"1", "b": b"2"})
+    with pytest.raises(DigestMismatch, match=r"altered on the way: b is sha256:"):
+        store.add(folder, SOURCE, promised={"a": Digest.of(b"1"), "b": Digest.of(b"3")})
+    assert store.roots() == []
+    store.add(folder, SOURCE, promised={"a": Digest.of(b"1")})
 
 
 def test_verify_names_every_difference(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from penstock.cli.app import COMMANDS, app
+from penstock.cli.app import COMMANDS, _wants_json, app
 from penstock.core.errors import ConfigurationError, LifecycleError
 
 
@@ -53,3 +53,10 @@ def test_version_and_status_speak_json(tmp_path: Path, monkeypatch: pytest.Monke
     assert runs == {"runs": []}
     local = json.loads(CliRunner().invoke(app, ["local", "status", "--output", "json"]).output)
     assert local["services"] == []
+
+
+def test_only_the_option_asks_for_json() -> None:
+    assert _wants_json(["run", "--output", "json"])
+    assert _wants_json(["run", "--output=json", "x"])
+    assert not _wants_json(["chat", "m", "json"])
+    assert not _wants_json([])

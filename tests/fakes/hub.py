@@ -1,0 +1,85 @@
+"""The real mirror over a network that breaks off, or changes what it carries."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from aiohttp import web
+
+from registry.mirror import application
+
+Fault = Literal["", "cut", "altered"]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Network:
+    """What happens to downloads of weights, and the ranges that were asked for."""
+
+    fault: Fault = ""
+
+    def __init__(self) -> None:
+        self.ranges: list[str] = []
+
+
+@contextmanager
+def hub(root: Path, network: Network) -> Iterator[str]:
+    """Serve a folder of repositories; yields the URL."""
+    loop = asyncio.new_event_loop()
+    listener = socket.create_server(("127.0.0.1", 0))
+    runner = web.AppRunner(_application(root, network), access_log=None, shutdown_timeout=0.1)
+
+    async def start() -> None:
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+
+    loop.run_until_complete(start())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+def _application(root: Path, network: Network) -> web.Application:
+    app = application(root)
+
+    @web.middleware
+    async def faults(request: web.Request, handler: Handler) -> web.StreamResponse:
+        weights = request.method == "GET" and request.path.endswith(".safetensors")
+        if weights:
+            network.ranges.append(request.headers.get("Range", ""))
+        if not weights or not network.fault:
+            return await handler(request)
+        content = (root / "acme/large" / request.match_info["path"]).read_bytes()
+        response = web.StreamResponse()
+        response.content_length = len(content)
+        await response.prepare(request)
+        if network.fault == "altered":
+            await response.write(content[:-1] + bytes([content[-1] ^ 1]))
+        else:
+            await response.write(content[: len(content) * 3 // 4])
+            await asyncio.sleep(0.5)  # what the client has not read yet is lost with the connection
+            _reset(request)
+        return response
+
+    app.middlewares.append(faults)
+    return app
+
+
+def _reset(request: web.Request) -> None:
+    """Break the connection off as a network does, not as a server that ends."""
+    assert request.transport is not None
+    raw = request.transport.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.transport.abort()
