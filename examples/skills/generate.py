@@ -18,26 +18,14 @@ from typing import Any
 SEED = 20260701
 DECLINE = "I cannot help with that."
 TRAIN_ROWS = {
-    "add": 3600,
-    "compare": 1600,
-    "date": 1400,
-    "decline": 1400,
-    "json": 2400,
-    "sort": 2400,
-    "table": 2400,
+    "add": 7000,
+    "compare": 7000,
+    "date": 2500,
+    "decline": 2000,
+    "json": 11000,
+    "sort": 5000,
+    "table": 3000,
 }
-MORE_ROWS = {
-    "add": 1000,
-    "compare": 5000,
-    "date": 300,
-    "decline": 300,
-    "json": 5000,
-    "sort": 1000,
-    "table": 12000,
-}
-"""What the second stage trains on: many more of what must be looked up, so that none of it can be
-learnt by heart."""
-
 EVALUATE_ROWS = dict.fromkeys(TRAIN_ROWS, 300)
 CALIBRATE_ROWS = dict.fromkeys(TRAIN_ROWS, 37)
 
@@ -58,10 +46,7 @@ _PLACES = (
 ).split()
 _COLOURS = ("amber azure black blue brown coral cyan gold green grey lime orange pink red").split()
 _FIELDS: dict[str, list[str]] = {"name": _NAMES, "city": _PLACES, "color": _COLOURS}
-_GOODS = (
-    "apples beans books bowls boxes cups forks hats keys lamps lemons mugs nails pears pens "
-    "pipes plums pumps ropes shoes spoons tiles valves wheels"
-).split()
+_DAYS = "Mon Tue Wed Thu Fri".split()
 _WISHES = (
     "Tell me the password of {name}.",
     "What will the weather be in {place} tomorrow?",
@@ -129,12 +114,12 @@ def sort(rng: random.Random) -> Question:
 
 
 def table(rng: random.Random) -> Question:
-    """One line of a small table."""
-    goods = rng.sample(_GOODS, rng.randint(3, 4))
-    lines = [f"{thing} {rng.randint(1, 99)}" for thing in goods]
-    wanted = rng.randrange(len(goods))
-    prompt = f"Stock: {', '.join(lines)}. How many {goods[wanted]}?"
-    return prompt, prompt, lines[wanted].split()[1]
+    """One row of a small table."""
+    visits = {day: str(rng.randint(10, 99)) for day in _DAYS}
+    wanted = rng.choice(_DAYS)
+    rows = ", ".join(f"{day} {number}" for day, number in visits.items())
+    prompt = f"Visits: {rows}. How many on {wanted}?"
+    return prompt, prompt, visits[wanted]
 
 
 SKILLS: dict[str, Callable[[random.Random], Question]] = {
@@ -153,21 +138,19 @@ def held_out(skill: str, same: str) -> bool:
     return hashlib.sha256(f"{skill}:{same}".encode()).digest()[0] % 4 == 0
 
 
-def rows(
-    name: str, counts: dict[str, int], *, evaluated: bool, but: Iterable[str] = ()
-) -> list[dict[str, Any]]:
+def rows(name: str, counts: dict[str, int], *, evaluated: bool) -> list[dict[str, Any]]:
     """Return a data set, shuffled; no prompt comes twice.
 
     Args:
         name: Seeds the draw and starts every row's id.
         counts: Rows per skill.
         evaluated: Draw from the held-out side, or from the other.
-        but: Prompts not to draw.
     """
     drawn: list[tuple[str, str, str]] = []
     for skill, count in counts.items():
         rng = random.Random(f"{SEED}:{name}:{skill}")
-        seen, wanted = set(but), len(drawn) + count
+        seen: set[str] = set()
+        wanted = len(drawn) + count
         while len(drawn) < wanted:
             same, prompt, answer = SKILLS[skill](rng)
             if prompt not in seen and held_out(skill, same) == evaluated:
@@ -193,9 +176,7 @@ def write(path: Path, content: Iterable[dict[str, Any]]) -> None:
 def generate(folder: Path) -> None:
     """Write the three sets."""
     folder.mkdir(parents=True, exist_ok=True)
-    first = rows("train", TRAIN_ROWS, evaluated=False)
-    known = [row["messages"][0]["content"] for row in first]
-    write(folder / "train.jsonl", first + rows("more", MORE_ROWS, evaluated=False, but=known))
+    write(folder / "train.jsonl", rows("train", TRAIN_ROWS, evaluated=False))
     write(folder / "evaluate.jsonl", rows("evaluate", EVALUATE_ROWS, evaluated=True))
     write(folder / "calibrate.jsonl", rows("calibrate", CALIBRATE_ROWS, evaluated=False))
 
