@@ -81,13 +81,22 @@ def _finish(out: Path, port: int, started_at: float) -> None:
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     body = json.dumps({"model": "skills", "messages": [asked]})
     click.echo(f"\n  {_QUESTION} → {answer}\n\nDone in {summary['wall_s']:.0f} s.")
-    click.echo(f"  report   {out / 'report.html'}\n  summary  {out / 'summary.json'}")
+    click.echo(
+        f"  report   {_shown(out / 'report.html')}\n  summary  {_shown(out / 'summary.json')}"
+    )
     click.echo("\nIt goes on answering:")
     program = shlex.quote(str(Path(sys.argv[0])))
     click.echo(f"  {program} chat --url {url} skills {shlex.quote(_QUESTION)}")
     click.echo(f"  curl -s {url}/v1/chat/completions -H 'Content-Type: application/json' \\")
     click.echo(f"    -d {shlex.quote(body)}")
-    click.echo(f"Stop it: PENSTOCK_HOME={shlex.quote(str(out / 'home'))} {program} local down")
+    home = shlex.quote(str(_shown(out / "home")))
+    click.echo(f"Stop it: PENSTOCK_HOME={home} {program} local down")
+
+
+def _shown(path: Path) -> Path:
+    """Return a path as people would type it: relative, when it lies below where they are."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _repository(example: Path, root: Path) -> Path:
