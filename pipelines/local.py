@@ -6,8 +6,10 @@ should live in its process. The request comes as JSON on standard input.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -17,6 +19,7 @@ from pathlib import Path
 def main() -> int:
     """Run one request; the exit code says whether every step succeeded."""
     request = json.load(sys.stdin)
+    _import_kfp()
     from kfp import local
 
     from pipelines.lifecycle import lifecycle
@@ -36,6 +39,13 @@ def main() -> int:
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
     return 0
+
+
+def _import_kfp() -> None:
+    """Import kfp without its client, as its executor does: 0.2 s instead of 1.3 s."""
+    os.environ["_KFP_RUNTIME"] = "true"
+    importlib.import_module("kfp")
+    del os.environ["_KFP_RUNTIME"]  # dsl and local come whole, and the steps start as ever
 
 
 if __name__ == "__main__":
