@@ -123,7 +123,11 @@ def _near(word: object, options: list[str]) -> str:
 
 def _model(place: tuple[int | str, ...]) -> type[BaseModel] | None:
     model: type[BaseModel] = ModelSpec
+    named = False
     for part in place:
+        if named:  # a name that the document chose, in a mapping of names to models
+            named = False
+            continue
         field = {f.alias or name: f for name, f in model.model_fields.items()}.get(str(part))
         inner = field.annotation if field else None
         branches = [inner, *getattr(inner, "__args__", ())]
@@ -131,6 +135,7 @@ def _model(place: tuple[int | str, ...]) -> type[BaseModel] | None:
         if not models:
             return None
         model = models[0]
+        named = getattr(inner, "__origin__", None) is dict
     return model
 
 

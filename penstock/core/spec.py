@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from penstock.core.errors import ConfigurationError
 from penstock.core.hardware import ACCELERATORS
@@ -99,18 +106,98 @@ class Policy(_Part):
     )
 
 
-class Rollout(_Part):
-    """How a new version takes over."""
+class Margins(_Part):
+    """What a difference is worth, for one metric of the rollout."""
 
-    steps: list[Annotated[int, Field(ge=1, le=100)]] = Field(
+    kind: Literal["errors", "latency", "score"] = Field(
+        description="errors: share of failed requests; latency: 95th percentile, margins as shares "
+        "of the stable version's; score: mean of a number from 0 to 1, higher is better."
+    )
+    tolerate: float = Field(
+        gt=0, lt=1, description="eps: a loss up to this is not worth a rollback."
+    )
+    reject: float = Field(
+        gt=0, le=4, description="D: a loss of this or more is never promoted; above `tolerate`."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Margins:
+        if self.reject <= self.tolerate:
+            raise ValueError(f"reject above tolerate ({self.tolerate})")
+        return self
+
+
+_METRICS = {
+    "error_rate": Margins(kind="errors", tolerate=0.001, reject=0.005),
+    "quality": Margins(kind="score", tolerate=0.005, reject=0.015),
+    "ttft_p95": Margins(kind="latency", tolerate=0.15, reject=0.30),
+    "tpot_p95": Margins(kind="latency", tolerate=0.10, reject=0.20),
+}
+"""Source: rollout simulations, eps and D of the wide-latency policy."""
+
+
+class Deadlines(_Part):
+    """How long each state may last, in seconds; what happens then depends on the state."""
+
+    deploying_s: float = Field(600.0, gt=0, description="Until ready, or it is rolled back.")
+    warmup_s: float = Field(120.0, gt=0, description="Until warm, or it is rolled back.")
+    shadow_s: float = Field(3600.0, gt=0, description="Until proven in shadow; see inconclusive.")
+    step_s: float = Field(3600.0, gt=0, description="Per step of the ramp; see inconclusive.")
+    held_s: float = Field(7200.0, gt=0, description="Held this long, it is rolled back.")
+
+
+class Rollout(_Part):
+    """How a new version takes over: by evidence, step by step."""
+
+    steps: list[Annotated[int, Field(ge=1, le=99)]] = Field(
         [10, 25, 50],
         min_length=1,
-        description="Share of traffic per step, in percent. Not yet used: a new version "
-        "replaces the old one when it is ready.",
+        description="Share of live traffic per step, in percent, rising; 100 follows.",
     )
+    proof: list[Annotated[float, Field(ge=1)]] = Field(
+        [4.0, 2.0],
+        description="What live traffic must exclude before a step is left, as a multiple of "
+        "`reject`, per step; the steps after the last entry are left when they have lasted soak_s.",
+    )
+    metrics: dict[str, Margins] = Field(
+        _METRICS,
+        min_length=1,
+        description="What is compared: error_rate, quality, ttft_p95 and tpot_p95 are measured by "
+        "Penstock; other names of kind score come from webhooks.",
+    )
+    false_rollback: float = Field(
+        0.01, gt=0, lt=0.5, description="Chance that a version no worse than `tolerate` goes."
+    )
+    missed: float = Field(
+        0.05, gt=0, lt=0.5, description="Chance that a version as bad as `reject` is promoted."
+    )
+    soak_s: float = Field(
+        60.0, ge=0, description="How long steps without proof, and 100 % last, in seconds."
+    )
+    inconclusive: Literal["hold", "rollback"] = Field(
+        "hold", description="What happens when a deadline comes before the evidence."
+    )
+    replay_rps: float = Field(
+        5.0, ge=0, description="Prompts per second replayed to both versions in shadow."
+    )
+    stale_after_s: float = Field(
+        120.0, gt=0, description="Without new evidence for this long, the rollout is held."
+    )
+    sticky: bool = Field(
+        True, description="A conversation (header X-Penstock-Session) stays on its version."
+    )
+    deadlines: Deadlines = Field(Deadlines(), description="How long each state may last.")
     ready_timeout_s: float = Field(
         180.0, gt=0, description="How long a new version may take to become ready, in seconds."
     )
+
+    @model_validator(mode="after")
+    def _rising(self) -> Rollout:
+        if sorted(set(self.steps)) != self.steps:
+            raise ValueError(f"steps that rise, found {self.steps}")
+        if "proof" in self.model_fields_set and len(self.proof) > len(self.steps):
+            raise ValueError(f"at most one proof per step: {len(self.steps)}")
+        return self
 
 
 class KServe(_Part):
