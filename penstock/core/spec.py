@@ -157,7 +157,7 @@ class Rollout(_Part):
     proof: list[Annotated[float, Field(ge=1)]] = Field(
         [4.0, 2.0],
         description="What live traffic must exclude before a step is left, as a multiple of "
-        "`reject`, per step; the steps after the last entry are left when they have lasted soak_s.",
+        "`reject`, step by step; the steps beyond are left when they have lasted soak_s.",
     )
     metrics: dict[str, Margins] = Field(
         _METRICS,
@@ -195,8 +195,6 @@ class Rollout(_Part):
     def _rising(self) -> Rollout:
         if sorted(set(self.steps)) != self.steps:
             raise ValueError(f"steps that rise, found {self.steps}")
-        if "proof" in self.model_fields_set and len(self.proof) > len(self.steps):
-            raise ValueError(f"at most one proof per step: {len(self.steps)}")
         return self
 
 

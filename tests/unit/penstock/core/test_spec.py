@@ -25,7 +25,9 @@ SPECS = st.fixed_dictionaries(
             {"accelerator": st.sampled_from(list(ACCELERATORS)), "count": st.integers(1, 16)}
         ),
         "replicas": st.integers(1, 64),
-        "rollout": st.fixed_dictionaries({"steps": st.lists(st.integers(1, 100), min_size=1)}),
+        "rollout": st.fixed_dictionaries(
+            {"steps": st.sets(st.integers(1, 99), min_size=1).map(sorted)}
+        ),
         "target": st.one_of(
             st.just("local"), st.just({"kserve": {"namespace": "models", "mode": "Standard"}})
         ),
