@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
 
 BUCKET_RATIO = 1.05
 SHORTEST_S = 0.0005
@@ -46,53 +51,54 @@ def score_steps(score: float) -> int:
     return round(min(1.0, max(0.0, score)) * SCORE_STEPS)
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """How one version did with one prompt."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """The same prompts, answered by both versions under the same load; no user saw the candidate's.
 
-    error: bool = False
-    """It gave no answer: refused, broke off, or did not come."""
+    Every array has a row per prompt; column 0 is the candidate, column 1 the stable version.
+    """
 
-    latency: Mapping[str, int] = NOTHING
-    """Bucket by metric (`ttft_p95`, `tpot_p95`); absent where it is undefined."""
+    errors: Ints
+    """(n, 2), 1 where it gave no answer: refused, broke off, or did not come."""
 
-    scores: Mapping[str, int] = NOTHING
-    """Steps by metric (`quality`); absent where nothing scored it."""
+    latency: Mapping[str, Ints] = NOTHING
+    """Metric (`ttft_p95`, `tpot_p95`) → (n, 2) buckets; -1 where it is undefined."""
+
+    scores: Mapping[str, Ints] = NOTHING
+    """Metric (`quality`) → (n, 2) steps; -1 where nothing scored it."""
+
+    def __len__(self) -> int:
+        """Return the number of prompts."""
+        return len(self.errors)
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """The same prompt, answered by both versions under the same load."""
-
-    candidate: Sample
-    stable: Sample
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Arm:
     """What a version did with its share of the live requests, since the cursor before."""
 
     requests: int = 0
     errors: int = 0
-    latency: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
-    """Metric → bucket → requests."""
+    latency: Mapping[str, Ints] = NOTHING
+    """Metric → (BUCKETS,) requests per bucket."""
 
-    scores: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
-    """Metric → steps → requests that were scored."""
+    scores: Mapping[str, Ints] = NOTHING
+    """Metric → (SCORE_STEPS + 1,) scored requests per step."""
 
 
-@dataclass(frozen=True, slots=True)
+NO_PAIRS = Pairs(np.zeros((0, 2), dtype=np.int64))
+NO_REQUESTS = Arm()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """What one look brought: evidence that nobody counted before."""
 
-    pairs: tuple[Pair, ...] = ()
-    """From shadow and replay: no user saw the candidate's answer."""
-
-    candidate: Arm = Arm()
-    stable: Arm = Arm()
-    control: tuple[Arm, Arm] = (Arm(), Arm())
+    pairs: Pairs = NO_PAIRS
+    candidate: Arm = NO_REQUESTS
+    stable: Arm = NO_REQUESTS
+    control: tuple[Arm, Arm] = (NO_REQUESTS, NO_REQUESTS)
     """The stable version's own replicas, in two halves: a difference between them is no one's
-    fault, so it is the measure of what the comparison mistakes for a fault."""
+    fault, so it measures what the comparison mistakes for a fault."""
 
     cursors: Mapping[str, str] = NOTHING
     """Source → how far it was read; committed together with what the batch proves."""
