@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
 Object = dict[str, Any]
-Kind = Literal["InferenceService", "HTTPRoute"]
+Kind = Literal["InferenceService", "HTTPRoute", "Lease"]
 
 
 class Cluster(Protocol):

@@ -119,6 +119,10 @@ class Margins(_Part):
     reject: float = Field(
         gt=0, le=4, description="D: a loss of this or more is never promoted; above `tolerate`."
     )
+    prove_in: list[Literal["shadow", "live"]] = Field(
+        ["shadow", "live"],
+        description="Where it must prove itself; what is not scored live can only do so in shadow.",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Margins:
@@ -129,7 +133,7 @@ class Margins(_Part):
 
 _METRICS = {
     "error_rate": Margins(kind="errors", tolerate=0.001, reject=0.005),
-    "quality": Margins(kind="score", tolerate=0.005, reject=0.015),
+    "quality": Margins(kind="score", tolerate=0.005, reject=0.015, prove_in=["shadow"]),
     "ttft_p95": Margins(kind="latency", tolerate=0.15, reject=0.30),
     "tpot_p95": Margins(kind="latency", tolerate=0.10, reject=0.20),
 }

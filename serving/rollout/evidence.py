@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +24,6 @@ SCORE_STEPS = 200
 """A score from 0 to 1 is kept as a whole number of these."""
 
 _LOG_RATIO = math.log(BUCKET_RATIO)
-NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 def bucket_of(seconds: float) -> int:
@@ -46,6 +43,11 @@ def buckets_in(ratio: float) -> int:
     return math.ceil(math.log(ratio) / _LOG_RATIO - 1e-9)
 
 
+def buckets_within(ratio: float) -> int:
+    """Return how many buckets slower stay within `ratio` times as slow; `ratio` ≥ 1."""
+    return math.floor(math.log(ratio) / _LOG_RATIO + 1e-9)
+
+
 def score_steps(score: float) -> int:
     """Return a score from 0 to 1 in steps, the nearest."""
     return round(min(1.0, max(0.0, score)) * SCORE_STEPS)
@@ -61,10 +63,10 @@ class Pairs:
     errors: Ints
     """(n, 2), 1 where it gave no answer: refused, broke off, or did not come."""
 
-    latency: Mapping[str, Ints] = NOTHING
+    latency: Mapping[str, Ints] = field(default_factory=dict)
     """Metric (`ttft_p95`, `tpot_p95`) → (n, 2) buckets; -1 where it is undefined."""
 
-    scores: Mapping[str, Ints] = NOTHING
+    scores: Mapping[str, Ints] = field(default_factory=dict)
     """Metric (`quality`) → (n, 2) steps; -1 where nothing scored it."""
 
     def __len__(self) -> int:
@@ -78,10 +80,10 @@ class Arm:
 
     requests: int = 0
     errors: int = 0
-    latency: Mapping[str, Ints] = NOTHING
+    latency: Mapping[str, Ints] = field(default_factory=dict)
     """Metric → (BUCKETS,) requests per bucket."""
 
-    scores: Mapping[str, Ints] = NOTHING
+    scores: Mapping[str, Ints] = field(default_factory=dict)
     """Metric → (SCORE_STEPS + 1,) scored requests per step."""
 
 
@@ -100,7 +102,7 @@ class Batch:
     """The stable version's own replicas, in two halves: a difference between them is no one's
     fault, so it measures what the comparison mistakes for a fault."""
 
-    cursors: Mapping[str, str] = NOTHING
+    cursors: Mapping[str, str] = field(default_factory=dict)
     """Source → how far it was read; committed together with what the batch proves."""
 
     @property

@@ -1,0 +1,234 @@
+"""Acts on rollouts: observe, decide, and one compare-and-swap write of everything that follows.
+
+Record, evidence and traffic weights lie in one object, the HTTPRoute, and change in one write.
+Whatever is interrupted before that write has not happened; what comes after it is done again until
+it is seen to be done. The event log is written first: an event whose write did not follow is not
+linked to by any record, and counts for nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from penstock.core.errors import ConfigurationError, Conflict
+from penstock.core.spec import Rollout
+from serving import lease
+from serving.cluster import Cluster, Object
+from serving.manifests import route
+from serving.rollout import events
+from serving.rollout.decide import Remove, Seen, Stay
+from serving.rollout.evidence import Batch
+from serving.rollout.judge import Judge
+from serving.rollout.record import Command, Record, digest_of
+from serving.rollout.step import Step, step
+
+RECORD = "penstock.dev/rollout"
+POLICY = "penstock.dev/rollout-policy"
+
+
+class World(Protocol):
+    """What a rollout can see. Everything may be asked again, and nothing of it decides."""
+
+    def seen(self, record: Record) -> Seen:
+        """Return what there is beside the evidence, and the time."""
+        ...
+
+    def evidence(self, record: Record, seen: Seen) -> Batch:
+        """Return what came since the record's cursors; an empty batch when nothing did."""
+        ...
+
+
+class EventLog(Protocol):
+    """Keeps lines, in order, for each rollout."""
+
+    def append(self, name: str, line: str) -> None:
+        """Write a line down for good."""
+        ...
+
+    def lines(self, name: str) -> Iterable[str]:
+        """Yield every line of a rollout, the first one first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileLog:
+    """A file of JSON lines per name."""
+
+    folder: Path
+
+    def append(self, name: str, line: str) -> None:
+        """Write a line; the line break before it also ends one that was torn by a kill."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._path(name).open("ab") as file:
+            file.write(b"\n" + line.encode())
+
+    def lines(self, name: str) -> Iterable[str]:
+        """Yield every whole line."""
+        if not self._path(name).exists():
+            return
+        for text in self._path(name).read_text().split("\n"):
+            try:
+                json.loads(text)
+            except ValueError:
+                continue  # the end of a line whose writer was killed
+            yield text
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.jsonl"
+
+
+class Controller:
+    """Owns rollouts, one look at a time.
+
+    Args:
+        cluster: Where the objects are.
+        log: Where the events go.
+        world: What can be seen.
+        owner: Name of this process among all that could do this.
+    """
+
+    def __init__(self, cluster: Cluster, log: EventLog, world: World, owner: str) -> None:
+        self._cluster, self._log, self._world, self._owner = cluster, log, world, owner
+        self._judges: dict[str, Judge] = {}
+
+    def look(self, name: str) -> Step | None:
+        """Look at a rollout once and do what follows; None when it is another's turn.
+
+        Whatever this raises, nothing was lost: looking again goes on from what is recorded.
+        """
+        obj = self._cluster.get("HTTPRoute", name)
+        record = record_of(obj) if obj is not None else None
+        if obj is None or record is None:
+            return None
+        judge, now = self._judge(obj, record), self._world.seen(record).now
+        if not lease.acquire(self._cluster, name, self._owner, now):
+            return None
+        try:
+            if record.owner != self._owner:
+                obj, record = self._take(obj, record)
+            return self._step(obj, record, judge)
+        except Conflict:
+            return None
+
+    def _take(self, obj: Object, record: Record) -> tuple[Object, Record]:
+        """Become the owner: writers of the epoch before have lost."""
+        epoch = record.epoch + 1
+        mine = replace(record, owner=self._owner, epoch=epoch)
+        return self._commit(obj, record, mine, events.changed(owner=self._owner, epoch=epoch))
+
+    def _step(self, obj: Object, record: Record, judge: Judge) -> Step:
+        seen = self._world.seen(record)
+        batch = Batch() if record.over else self._world.evidence(record, seen)
+        made = step(record, batch, seen, judge)
+        if isinstance(made.action, Remove):
+            self._cluster.delete("InferenceService", made.action.service)
+        still = isinstance(made.action, Stay | Remove) and not (batch.size or batch.cursors)
+        if not still:
+            event = events.looked(batch, seen, made.action)
+            _, committed = self._commit(obj, record, made.record, event)
+            made = made._replace(record=committed)
+        return made
+
+    def _commit(
+        self, obj: Object, before: Record, after: Record, event: str
+    ) -> tuple[Object, Record]:
+        name = obj["metadata"]["name"]
+        self._log.append(name, events.line(before.chain, event))
+        linked = after.linked(event)
+        return self._cluster.replace(_written(obj, linked)), linked
+
+    def _judge(self, obj: Object, record: Record) -> Judge:
+        if record.policy not in self._judges:
+            policy = policy_of(obj)
+            if digest_of(policy) != record.policy:
+                raise ConfigurationError(
+                    f"{obj['metadata']['name']}: the policy was changed while the rollout went on",
+                    hint="penstock rollout rollback, then run again with the new policy",
+                )
+            self._judges[record.policy] = Judge(policy)
+        return self._judges[record.policy]
+
+
+def begin(cluster: Cluster, log: EventLog, name: str, record: Record, policy: Rollout) -> Record:
+    """Begin a rollout on a name that is served; return its record as written.
+
+    Raises:
+        ConfigurationError: Another rollout goes on there.
+        Conflict: Somebody else wrote meanwhile.
+    """
+    obj = cluster.get("HTTPRoute", name)
+    if obj is None:
+        raise ConfigurationError(f"{name} is not served: there is nothing to compare with")
+    running = record_of(obj)
+    if running is not None and not running.over:
+        if running.candidate == record.candidate:
+            return running
+        raise ConfigurationError(
+            f"{name}: a rollout of {running.candidate} goes on ({running.phase})",
+            hint=f"wait for it, or: penstock rollout rollback {name}",
+        )
+    event = events.started(record)
+    log.append(name, events.line("", event))
+    linked = record.linked(event)
+    annotations = obj["metadata"].get("annotations", {}) | {POLICY: policy.model_dump_json()}
+    obj = {**obj, "metadata": {**obj["metadata"], "annotations": annotations}}
+    cluster.replace(_written(obj, linked))
+    return linked
+
+
+def command(cluster: Cluster, log: EventLog, name: str, asked: Command) -> Record:
+    """Write down what a person asks of a rollout; its owner does it. Return the record.
+
+    Raises:
+        ConfigurationError: Nothing goes on there.
+    """
+    while True:
+        obj = cluster.get("HTTPRoute", name)
+        record = record_of(obj) if obj is not None else None
+        if obj is None or record is None or record.over:
+            raise ConfigurationError(
+                f"{name}: no rollout goes on", hint="penstock rollout status shows what there was"
+            )
+        event = events.changed(command=asked)
+        log.append(name, events.line(record.chain, event))
+        linked = replace(record, command=asked).linked(event)
+        try:
+            cluster.replace(_written(obj, linked))
+        except Conflict:
+            continue  # its owner wrote meanwhile: read again
+        return linked
+
+
+def record_of(obj: Object) -> Record | None:
+    """Return the record that an HTTPRoute carries, or None."""
+    text = obj["metadata"].get("annotations", {}).get(RECORD)
+    return None if text is None else Record.from_json(text)
+
+
+def policy_of(obj: Object) -> Rollout:
+    """Return the policy that an HTTPRoute carries."""
+    return Rollout.model_validate_json(obj["metadata"]["annotations"][POLICY])
+
+
+def weights(record: Record) -> dict[str, int]:
+    """Return the shares of traffic that a record stands for; who lost is out of the route."""
+    if record.phase == "promoted":
+        return {record.candidate: 100}
+    if record.phase == "rolled_back":
+        return {record.stable: 100}
+    return {record.candidate: record.weight, record.stable: 100 - record.weight}
+
+
+def _written(obj: Object, record: Record) -> Object:
+    """Return the object with a record and the weights that follow from it."""
+    annotations = {**obj["metadata"].get("annotations", {}), RECORD: record.to_json()}
+    spec = route(obj["metadata"]["name"], weights(record))["spec"]
+    return {
+        **obj,
+        "metadata": {**obj["metadata"], "annotations": annotations},
+        "spec": {**obj["spec"], "rules": spec["rules"]},
+    }

@@ -1,0 +1,276 @@
+"""What to do next: one pure function of what is recorded and what is seen.
+
+```
+deploying → warmup → shadow → ramp (10, 25, 50 %) → soak (100 %) → promoted
+     any of them → rolling_back → rolled_back       (rollback_blocked: a person must look)
+     shadow, ramp, soak may be held: nothing moves until the doubt is gone, or its deadline comes
+```
+
+Every phase has a deadline. Time comes from the record, never from a process's start. Rolling back
+needs no evidence source: it works when all of them are down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from penstock.core.spec import Rollout
+from serving.rollout.judge import PROOF_IN_SHADOW, Judge, Verdict, told
+from serving.rollout.record import Doubt, Phase, Record
+
+ROLLBACK_S = 120.0
+"""How long traffic may take to leave a candidate before a person is asked to look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was observed, beside the evidence."""
+
+    now: float
+    """Seconds since the epoch."""
+
+    ready: bool = False
+    """The candidate's InferenceService is ready."""
+
+    why: str = ""
+    """Why it is not."""
+
+    warm: bool = False
+    """The candidate has answered the prompts that warm it up."""
+
+    routed: Mapping[str, int] | None = None
+    """InferenceService → percent, as read back from what really routes; None: not known."""
+
+    candidate_exists: bool = True
+    stable_exists: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """Leave everything as it is."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Go to another phase or step, with its weight."""
+
+    phase: Phase
+    weight: int
+    reason: str
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Freeze the weight and wait."""
+
+    doubt: Doubt
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Go on from where it was held."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete an InferenceService that has no traffic any more."""
+
+    service: str
+    reason: str
+
+
+Action = Stay | Shift | Hold | Resume | Remove
+
+
+def next_action(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Action:
+    """Return what to do now.
+
+    Args:
+        record: What is recorded.
+        verdict: What all evidence says, also that which came now.
+        seen: What was observed.
+        judge: The policy and its tests.
+    """
+    match record.phase:
+        case "promoted":
+            return _tidy(record.stable, seen.stable_exists, seen, record.reason)
+        case "rolled_back":
+            return _tidy(record.candidate, seen.candidate_exists, seen, record.reason)
+        case "rolling_back" | "rollback_blocked":
+            return _rolling_back(record, seen)
+        case "deploying" | "warmup" | "shadow" | "ramp" | "soak":
+            return (
+                _asked(record)
+                or _accused(record, verdict, judge)
+                or _held(record, verdict, seen, judge)
+                or _doubted(record, verdict, seen, judge)
+                or _forward(record, verdict, seen, judge)
+            )
+
+
+def roll_back(reason: str) -> Shift:
+    """Return the action that takes all traffic from the candidate."""
+    return Shift("rolling_back", 0, reason)
+
+
+def _asked(record: Record) -> Action | None:
+    """What a person asked for comes first."""
+    match record.command:
+        case "rollback":
+            return roll_back("a person asked for it")
+        case "promote" if record.phase in ("shadow", "ramp", "soak"):
+            return Shift("soak", 100, "a person asked for it, before the evidence did")
+        case "pause" if record.held != "paused":
+            return Hold("paused", "a person paused it")
+        case "resume" if record.held:
+            return Resume("a person resumed it")
+        case _:
+            return None
+
+
+def _accused(record: Record, verdict: Verdict, judge: Judge) -> Action | None:
+    if not judge.guilty(verdict):
+        return None
+    (setting, metric), _ = max(verdict.blame.items(), key=lambda item: item[1])
+    where = "in shadow" if setting == "shadow" else "live"
+    margins = judge.policy.metrics[metric]
+    return roll_back(
+        f"{metric} is worse {where} by more than the {margins.tolerate:g} tolerated: e-value "
+        f"{told(verdict.rollback)} over all metrics, {1 / judge.policy.false_rollback:,.0f} demand "
+        "a rollback "
+        f"({record.evidence.pairs:,} pairs, {record.evidence.requests:,} live requests)"
+    )
+
+
+def _held(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Action | None:
+    """A held rollout waits until its doubt is gone, or for its deadline."""
+    if not record.held:
+        return None
+    if seen.now - record.held_at > judge.policy.deadlines.held_s:
+        return roll_back(f"held for {judge.policy.deadlines.held_s:g} s: {record.reason}")
+    match record.held:
+        case "stale" if record.evidence_at > record.held_at:
+            return Resume("evidence comes again")
+        case "doubt" if not judge.doubt(verdict):
+            return Resume("the comparison can be trusted again")
+        case "inconclusive" if not _missing(record, verdict, judge):
+            return Resume("the evidence has come")
+        case _:
+            return Stay(record.reason)
+
+
+def _doubted(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Action | None:
+    """What makes the evidence worthless, or keeps it from coming."""
+    if record.phase not in ("shadow", "ramp"):
+        return None
+    if reason := judge.doubt(verdict):
+        return Hold("doubt", reason)
+    silent_s = seen.now - max(record.evidence_at, record.entered_at)
+    if silent_s > judge.policy.stale_after_s:
+        return Hold("stale", f"no evidence for {silent_s:.0f} s")
+    return None
+
+
+def _forward(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Action:
+    """The way to the next phase, or the deadline of this one."""
+    limits, spent_s = judge.policy.deadlines, seen.now - record.entered_at
+    match record.phase:
+        case "deploying" if seen.ready:
+            return Shift("warmup", 0, "the candidate is ready")
+        case "deploying":
+            return _in_time(spent_s, limits.deploying_s, f"the candidate is not ready: {seen.why}")
+        case "warmup" if seen.warm:
+            return Shift("shadow", 0, "the candidate is warm")
+        case "warmup":
+            return _in_time(spent_s, limits.warmup_s, "the candidate is not warm")
+        case "shadow" | "ramp":
+            return (_shadow if record.phase == "shadow" else _ramp)(record, verdict, seen, judge)
+        case _:
+            return _soak(record, seen, judge.policy)
+
+
+def _shadow(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Action:
+    missing = _missing(record, verdict, judge)
+    if not missing:
+        return _step(0, judge.policy, f"proven in shadow ({record.evidence.pairs:,} pairs)")
+    spent_s = seen.now - record.entered_at
+    return _prove(missing, spent_s, judge.policy.deadlines.shadow_s, judge.policy)
+
+
+def _ramp(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Action:
+    policy, spent_s = judge.policy, seen.now - record.entered_at
+    if seen.routed is None or seen.routed.get(record.candidate, 0) != record.weight:
+        told_split = "not known" if seen.routed is None else dict(seen.routed)
+        reason = f"{record.weight} % are not routed yet: {told_split}"
+        return _in_time(spent_s, policy.deadlines.step_s, reason)
+    missing = _missing(record, verdict, judge)
+    if missing:
+        return _prove(missing, spent_s, policy.deadlines.step_s, policy)
+    if record.step >= len(policy.proof) and spent_s < policy.soak_s:
+        return Stay(f"{record.weight} % for {spent_s:.0f} of {policy.soak_s:g} s")
+    shown = f"{record.evidence.requests:,} live requests"
+    if record.step + 1 < len(policy.steps):
+        return _step(record.step + 1, policy, f"proven live at {record.weight} % ({shown})")
+    return Shift("soak", 100, f"proven live ({shown})")
+
+
+def _soak(record: Record, seen: Seen, policy: Rollout) -> Action:
+    spent_s = seen.now - record.entered_at
+    if seen.routed != {record.candidate: 100, record.stable: 0}:
+        return _in_time(spent_s, policy.deadlines.step_s, "100 % are not routed yet")
+    if spent_s < policy.soak_s:
+        return Stay(f"100 % for {spent_s:.0f} of {policy.soak_s:g} s, the stable version warm")
+    return Shift("promoted", 100, record.reason)
+
+
+def _missing(record: Record, verdict: Verdict, judge: Judge) -> list[str]:
+    """Return the metrics that have yet to prove themselves before this phase is left."""
+    if record.phase == "shadow":
+        return judge.unproven(verdict, "shadow", PROOF_IN_SHADOW)
+    if record.phase == "ramp" and record.step < len(judge.policy.proof):
+        return judge.unproven(verdict, "live", judge.policy.proof[record.step])
+    return []
+
+
+def _step(step: int, policy: Rollout, reason: str) -> Shift:
+    return Shift("ramp", policy.steps[step], reason, step)
+
+
+def _in_time(spent_s: float, deadline_s: float, reason: str) -> Action:
+    if spent_s > deadline_s:
+        return roll_back(f"{reason}, after {spent_s:.0f} s")
+    return Stay(reason)
+
+
+def _prove(missing: list[str], spent_s: float, deadline_s: float, policy: Rollout) -> Action:
+    names = ", ".join(missing)
+    if spent_s <= deadline_s:
+        return Stay(f"not proven yet: {names}")
+    reason = f"not proven within {deadline_s:g} s: {names}"
+    if policy.inconclusive == "rollback":
+        return roll_back(reason)
+    return Hold("inconclusive", reason)
+
+
+def _rolling_back(record: Record, seen: Seen) -> Action:
+    """Weight 0, seen at 0, out of the route, and only then removed."""
+    if seen.routed is not None and seen.routed.get(record.candidate, 0) == 0:
+        return Shift("rolled_back", 0, record.reason)
+    if record.phase == "rolling_back" and seen.now - record.entered_at > ROLLBACK_S:
+        return Shift(
+            "rollback_blocked", 0, f"traffic does not leave the candidate: {record.reason}"
+        )
+    return Stay(record.reason)
+
+
+def _tidy(service: str, exists: bool, seen: Seen, reason: str) -> Action:
+    if exists and seen.routed is not None and not seen.routed.get(service):
+        return Remove(service, reason)
+    return Stay(reason)

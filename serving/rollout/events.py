@@ -1,0 +1,195 @@
+"""The event log's entries, and the certificate: a rollout to be replayed, decision by decision.
+
+An event holds what a step took in; what came of it is computed again and compared. Each is hashed
+with the one before (`Record.chain`), so that none can be left out, added or changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from penstock.core.errors import ConfigurationError, DigestMismatch
+from penstock.core.spec import Rollout
+from serving.rollout.decide import Action, Seen
+from serving.rollout.evidence import BUCKETS, SCORE_STEPS, Arm, Batch, Ints, Pairs
+from serving.rollout.judge import Judge
+from serving.rollout.record import Record, dense, digest_of, link, sparse
+from serving.rollout.step import step
+
+FORMAT = "penstock.rollout/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One event of a certificate, decided again."""
+
+    kind: str
+    now: float
+    """Seconds since the epoch; 0 for what has no time."""
+
+    record: Record
+    """After the event."""
+
+    action: Mapping[str, Any]
+
+
+def started(record: Record) -> str:
+    """Return the event of a rollout's beginning."""
+    return _text({"kind": "start", "record": json.loads(record.to_json())})
+
+
+def looked(batch: Batch, seen: Seen, action: Action) -> str:
+    """Return the event of a look: what it decided by, and what it decided."""
+    seen_plain = {**asdict(seen), "routed": None if seen.routed is None else dict(seen.routed)}
+    return _text(
+        {"kind": "look", "batch": _plain(batch), "seen": seen_plain, "action": told(action)}
+    )
+
+
+def changed(**fields: object) -> str:
+    """Return the event of a change that no evidence decided: of the owner, or by a command."""
+    return _text({"kind": "change", "fields": fields})
+
+
+def told(action: Action) -> dict[str, Any]:
+    """Return an action as a document."""
+    return {"do": type(action).__name__.lower(), **asdict(action)}
+
+
+def line(before: str, event: str) -> str:
+    """Return the line of the log for an event that follows the chain `before`."""
+    return _text({"before": before, "event": event})
+
+
+def lineage(chain: str, lines: Iterable[str]) -> list[str]:
+    """Return the events a chain is made of, the first one first; others were never committed."""
+    known: dict[str, tuple[str, str]] = {}
+    for text in lines:
+        body = json.loads(text)
+        known[link(body["before"], body["event"])] = (body["before"], body["event"])
+    found: list[str] = []
+    while chain:
+        if chain not in known:
+            raise DigestMismatch(
+                f"the event log does not lead to the record: nothing is linked to {chain[:12]}",
+                hint="the log was cut or changed; without it the rollout cannot be proven",
+            )
+        chain, event = known[chain]
+        found.append(event)
+    return found[::-1]
+
+
+def certificate(policy: Rollout, last: Record, lines: Iterable[str]) -> str:
+    """Return the document that proves how a rollout was decided."""
+    body = {
+        "format": FORMAT,
+        "policy": policy.model_dump(),
+        "events": [json.loads(event) for event in lineage(last.chain, lines)],
+        "last": json.loads(last.to_json()),
+    }
+    return json.dumps(body, indent=1) + "\n"
+
+
+def verify(text: str) -> list[Replayed]:
+    """Decide every step of a certificate again and return them.
+
+    Raises:
+        DigestMismatch: A decision, or the record in the end, is another one.
+        ConfigurationError: It is no certificate.
+    """
+    try:
+        body: dict[str, Any] = json.loads(text)
+        if body["format"] != FORMAT:
+            raise ValueError(f"format {body['format']!r}, not {FORMAT!r}")
+        policy = Rollout.model_validate(body["policy"])
+        last = Record.from_json(json.dumps(body["last"]))
+        replayed = list(_replay(Judge(policy), body["events"]))
+    except (ValueError, KeyError, TypeError) as problem:
+        raise ConfigurationError(f"not a certificate: {problem}") from problem
+    if last.policy != digest_of(policy):
+        raise DigestMismatch("the certificate's policy is not the one the rollout was decided by")
+    if not replayed or replayed[-1].record.to_json() != last.to_json():
+        raise DigestMismatch("replaying the events does not lead to the record in the end")
+    return replayed
+
+
+def _replay(judge: Judge, events: list[dict[str, Any]]) -> Iterator[Replayed]:
+    record: Record | None = None
+    for number, event in enumerate(events):
+        now, action = 0.0, event.get("action", {})
+        if event["kind"] == "start":
+            after = Record.from_json(json.dumps(event["record"]))
+            before = after
+        elif record is None:
+            raise ValueError("the first event is not the start")
+        elif event["kind"] == "change":
+            before, after = record, replace(record, **event["fields"])
+        else:
+            seen = Seen(**event["seen"])
+            made = step(record, _batch(event["batch"]), seen, judge)
+            before, after, now = record, made.record, seen.now
+            if told(made.action) != action:
+                raise DigestMismatch(
+                    f"event {number} was decided as {action}, replaying gives {told(made.action)}"
+                )
+        record = replace(after, chain=before.chain, seq=before.seq).linked(_text(event))
+        yield Replayed(event["kind"], now, record, action)
+
+
+def _text(body: Mapping[str, Any]) -> str:
+    return json.dumps(body, separators=(",", ":"), sort_keys=True)
+
+
+def _plain(batch: Batch) -> dict[str, Any]:
+    return {
+        "pairs": {
+            "errors": batch.pairs.errors.tolist(),
+            "latency": {name: rows.tolist() for name, rows in batch.pairs.latency.items()},
+            "scores": {name: rows.tolist() for name, rows in batch.pairs.scores.items()},
+        },
+        "arms": [_plain_arm(arm) for arm in (batch.candidate, batch.stable, *batch.control)],
+        "cursors": dict(batch.cursors),
+    }
+
+
+def _plain_arm(arm: Arm) -> dict[str, Any]:
+    return {
+        "requests": arm.requests,
+        "errors": arm.errors,
+        "latency": {name: sparse(counts) for name, counts in arm.latency.items()},
+        "scores": {name: sparse(counts) for name, counts in arm.scores.items()},
+    }
+
+
+def _batch(body: Mapping[str, Any]) -> Batch:
+    pairs = body["pairs"]
+    candidate, stable, one, other = (_arm(arm) for arm in body["arms"])
+    return Batch(
+        pairs=Pairs(
+            _rows(pairs["errors"]),
+            {name: _rows(rows) for name, rows in pairs["latency"].items()},
+            {name: _rows(rows) for name, rows in pairs["scores"].items()},
+        ),
+        candidate=candidate,
+        stable=stable,
+        control=(one, other),
+        cursors=body["cursors"],
+    )
+
+
+def _arm(body: Mapping[str, Any]) -> Arm:
+    return Arm(
+        body["requests"],
+        body["errors"],
+        {name: dense(counts, BUCKETS) for name, counts in body["latency"].items()},
+        {name: dense(counts, SCORE_STEPS + 1) for name, counts in body["scores"].items()},
+    )
+
+
+def _rows(rows: list[list[int]]) -> Ints:
+    return np.array(rows, dtype=np.int64).reshape(-1, 2)

@@ -1,0 +1,156 @@
+"""What survives a restart: one document, written together with the traffic weights it explains."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from penstock.core.errors import ConfigurationError
+from penstock.core.spec import Rollout
+from serving.rollout.evidence import BUCKETS, Ints
+from serving.rollout.judge import Evidence
+
+Phase = Literal[
+    "deploying",
+    "warmup",
+    "shadow",
+    "ramp",
+    "soak",
+    "promoted",
+    "rolling_back",
+    "rollback_blocked",
+    "rolled_back",
+]
+Doubt = Literal["", "paused", "stale", "doubt", "inconclusive"]
+Command = Literal["", "pause", "resume", "promote", "rollback"]
+OVER: tuple[Phase, ...] = ("promoted", "rolled_back")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """A rollout, as far as it got. Times are seconds since the epoch."""
+
+    candidate: str
+    """InferenceService of the new version."""
+
+    stable: str
+    """InferenceService of the version that is served."""
+
+    policy: str
+    """Digest of the policy: another policy is another rollout."""
+
+    evidence: Evidence
+    phase: Phase = "deploying"
+    step: int = 0
+    """Index into `steps`, in phase ramp."""
+
+    weight: int = 0
+    """The candidate's share of live traffic, in percent."""
+
+    started_at: float = 0.0
+    entered_at: float = 0.0
+    """When the phase, or the step of the ramp, began; its deadline counts from here."""
+
+    evidence_at: float = 0.0
+    """When evidence came last."""
+
+    held: Doubt = ""
+    """Why it is held; empty when it is not."""
+
+    held_at: float = 0.0
+    reason: str = "it was asked for"
+    """Why it is where it is, in a sentence."""
+
+    command: Command = ""
+    """What a person asked for, until it is done."""
+
+    epoch: int = 1
+    """Grows with every owner; a writer of an older epoch has lost."""
+
+    owner: str = ""
+    seq: int = 0
+    """Events so far."""
+
+    chain: str = ""
+    """SHA-256 over all events, each hashed with the one before."""
+
+    cursors: Mapping[str, str] | None = None
+    """Source → how far it was read into the evidence."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing can happen any more."""
+        return self.phase in OVER
+
+    def to_json(self) -> str:
+        """Return the document; `Record.from_json(r.to_json()).to_json() == r.to_json()`."""
+        body = {name: getattr(self, name) for name in _PLAIN}
+        body["cursors"] = dict(self.cursors or {})
+        body["evidence"] = _plain(self.evidence)
+        return json.dumps(body, separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Record:
+        """Read a document; `ConfigurationError` says it is none."""
+        try:
+            body: dict[str, Any] = json.loads(text)
+            if body["phase"] not in get_args(Phase):
+                raise ValueError(f"unknown phase {body['phase']!r}")
+            return cls(**{**body, "evidence": _evidence(body["evidence"])})
+        except (ValueError, KeyError, TypeError) as problem:
+            raise ConfigurationError(
+                f"not the record of a rollout: {problem}",
+                hint="it was written by another version of Penstock, or by hand",
+            ) from problem
+
+    def linked(self, event: str) -> Record:
+        """Return the record with an event added to its chain."""
+        return replace(self, seq=self.seq + 1, chain=link(self.chain, event))
+
+
+_PLAIN = tuple(name for name in Record.__dataclass_fields__ if name not in ("evidence", "cursors"))
+
+
+def link(chain: str, event: str) -> str:
+    """Return the chain with an event added."""
+    return hashlib.sha256(f"{chain}\n{event}".encode()).hexdigest()
+
+
+def digest_of(policy: Rollout) -> str:
+    """Return the digest of a policy: of everything that a decision depends on."""
+    return hashlib.sha256(policy.model_dump_json().encode()).hexdigest()
+
+
+def sparse(counts: Ints) -> dict[str, int]:
+    """Return an array's non-zero entries, by index."""
+    return {str(i): int(counts[i]) for i in np.flatnonzero(counts)}
+
+
+def dense(entries: Mapping[str, int], size: int) -> Ints:
+    """Return the array that `sparse` was made from."""
+    counts = np.zeros(size, dtype=np.int64)
+    for index, count in entries.items():
+        counts[int(index)] = count
+    return counts
+
+
+def _plain(evidence: Evidence) -> dict[str, Any]:
+    return {
+        "wealth": evidence.wealth.tolist(),
+        "split": evidence.split.tolist(),
+        "control": evidence.control.tolist(),
+        "history": {key: sparse(counts) for key, counts in sorted(evidence.history.items())},
+        "pairs": evidence.pairs,
+        "requests": evidence.requests,
+    }
+
+
+def _evidence(body: Mapping[str, Any]) -> Evidence:
+    arrays = {key: np.array(body[key], dtype=np.int64) for key in ("wealth", "split", "control")}
+    history = {key: dense(counts, BUCKETS) for key, counts in body["history"].items()}
+    return Evidence(**arrays, history=history, pairs=body["pairs"], requests=body["requests"])
