@@ -59,17 +59,20 @@ def _log(factor: Fraction) -> int:
     return int((_EXACT.ln(ratio) * UNIT).to_integral_value(ROUND_FLOOR))
 
 
-def log_evidence(wealth: Ints) -> float:
-    """Return ln of a process's e-value: the mean over its bets; `wealth` is (len(BETS),)."""
-    logs = [w / UNIT for w in wealth.tolist()]
-    return log_mean(logs)
-
-
-def log_mean(logs: Sequence[float]) -> float:
-    """Return ln of the mean of e-values, given their logarithms: again an e-value.
+def log_evidence(wealth: Ints) -> list[float]:
+    """Return ln of each process's e-value: the mean over its bets; `wealth` is (n, len(BETS)).
 
     Rounded down to 1e-9, so that the last bit of a platform's exp decides nothing.
     """
+    logs = wealth / UNIT
+    highest = logs.max(axis=1)
+    means = np.exp(logs - highest[:, None]).mean(axis=1)
+    found: list[float] = (np.floor((highest + np.log(means)) * 1e9) / 1e9).tolist()
+    return found
+
+
+def log_mean(logs: Sequence[float]) -> float:
+    """Return ln of the mean of e-values, given their logarithms: again an e-value; rounded down."""
     highest = max(logs)
     total = math.fsum(math.exp(log - highest) for log in logs)
     return math.floor((highest + math.log(total / len(logs))) * 1e9) / 1e9

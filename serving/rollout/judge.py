@@ -151,8 +151,7 @@ class Judge:
         """Return what the evidence says."""
         parts: dict[tuple[Setting, str], list[float]] = {}
         proofs: dict[tuple[Setting, float], dict[str, float]] = {}
-        for test, row in zip(self.tests, evidence.wealth, strict=True):
-            log = log_evidence(row)
+        for test, log in zip(self.tests, log_evidence(evidence.wealth), strict=True):
             if test.purpose == ROLLBACK:
                 parts.setdefault((test.setting, test.metric), []).append(log)
             else:
@@ -162,8 +161,8 @@ class Judge:
             rollback=log_mean(list(blame.values())),
             blame=blame,
             proofs=proofs,
-            split=log_mean([log_evidence(row) for row in evidence.split]),
-            control=log_mean([log_evidence(row) for row in evidence.control]),
+            split=log_mean(log_evidence(evidence.split)),
+            control=log_mean(log_evidence(evidence.control)),
         )
 
     def guilty(self, verdict: Verdict) -> bool:

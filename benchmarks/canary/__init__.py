@@ -1,0 +1,1 @@
+"""Rules that judge a candidate, side by side on the same synthetic traffic."""
