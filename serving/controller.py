@@ -94,6 +94,7 @@ class Controller:
     def __init__(self, cluster: Cluster, log: EventLog, world: World, owner: str) -> None:
         self._cluster, self._log, self._world, self._owner = cluster, log, world, owner
         self._judges: dict[str, Judge] = {}
+        self._written: dict[str, tuple[str, Record]] = {}
 
     def look(self, name: str) -> Step | None:
         """Look at a rollout once and do what follows; None when it is another's turn.
@@ -101,7 +102,7 @@ class Controller:
         Whatever this raises, nothing was lost: looking again goes on from what is recorded.
         """
         obj = self._cluster.get("HTTPRoute", name)
-        record = record_of(obj) if obj is not None else None
+        record = self._record(obj) if obj is not None else None
         if obj is None or record is None:
             return None
         judge, now = self._judge(obj, record), self._world.seen(record).now
@@ -139,7 +140,17 @@ class Controller:
         name = obj["metadata"]["name"]
         self._log.append(name, events.line(before.chain, event))
         linked = after.linked(event)
-        return self._cluster.replace(_written(obj, linked)), linked
+        new = _written(obj, linked)
+        replaced = self._cluster.replace(new)
+        self._written[name] = (new["metadata"]["annotations"][RECORD], linked)
+        return replaced, linked
+
+    def _record(self, obj: Object) -> Record | None:
+        """Return the record; one that this process wrote itself need not be parsed again."""
+        text, record = self._written.get(obj["metadata"]["name"], ("", None))
+        if obj["metadata"].get("annotations", {}).get(RECORD) == text:
+            return record
+        return record_of(obj)
 
     def _judge(self, obj: Object, record: Record) -> Judge:
         if record.policy not in self._judges:

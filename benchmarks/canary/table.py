@@ -29,8 +29,14 @@ BLOCK = 125
 
 Rule = Callable[[Scenario, int, np.random.Generator], Outcomes]
 
-# `penstock` joins here: a function that imports benchmarks.canary.penstock inside itself, so that
-# the peers run without the engine.
+
+def _penstock(scenario: Scenario, reps: int, rng: np.random.Generator) -> Outcomes:
+    """Return what the shipped engine does; imported here, so that peers run without it."""
+    from benchmarks.canary.penstock import penstock
+
+    return penstock(scenario, reps, rng)
+
+
 RULES: dict[str, Rule] = {
     "flagger_5x10": peers.flagger_5x10,
     "flagger_10x5": peers.flagger_10x5,
@@ -40,6 +46,7 @@ RULES: dict[str, Rule] = {
     "kayenta": peers.kayenta,
     "iter8": peers.iter8,
     "peeking": peers.peeking,
+    "penstock": _penstock,
 }
 
 

@@ -182,7 +182,7 @@ class Rollout(_Part):
         "hold", description="What happens when a deadline comes before the evidence."
     )
     replay_rps: float = Field(
-        5.0, ge=0, description="Prompts per second replayed to both versions in shadow."
+        15.0, ge=0, description="Prompts per second replayed to both versions in shadow, at most."
     )
     stale_after_s: float = Field(
         120.0, gt=0, description="Without new evidence for this long, the rollout is held."

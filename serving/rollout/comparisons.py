@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -47,17 +48,18 @@ def paired(
     name: str, margins: Margins, multiples: Sequence[float], pairs: Pairs, scale: Scale | None
 ) -> Iterator[Found]:
     """Yield the bets on prompts that both versions answered."""
+    tolerated = _exactly(margins.tolerate)
     match margins.kind:
         case "errors":
-            yield Found(ROLLBACK, "mean", bets.paired_sign(pairs.errors, -_tolerated(margins)))
+            yield Found(ROLLBACK, "mean", bets.paired_sign(pairs.errors, -tolerated))
             for m in multiples:
-                bet = bets.paired_sign(pairs.errors[:, ::-1], _rejected(margins, m))
+                bet = bets.paired_sign(pairs.errors[:, ::-1], _rejected(margins.reject, m))
                 yield Found(m, "mean", bet)
         case "score" if name in pairs.scores:
             rows = bets.defined(pairs.scores[name])
-            yield Found(ROLLBACK, "mean", bets.paired_scores(rows[:, ::-1], -_tolerated(margins)))
+            yield Found(ROLLBACK, "mean", bets.paired_scores(rows[:, ::-1], -tolerated))
             for m in multiples:
-                yield Found(m, "mean", bets.paired_scores(rows, _rejected(margins, m)))
+                yield Found(m, "mean", bets.paired_scores(rows, _rejected(margins.reject, m)))
         case "latency" if name in pairs.latency and scale is not None:
             rows = bets.defined(pairs.latency[name])
             slower = buckets_in(1 + margins.tolerate)
@@ -77,21 +79,23 @@ def live(
     name: str, margins: Margins, multiples: Sequence[float], split: Split, scale: Scale | None
 ) -> Iterator[Found]:
     """Yield the bets on live requests, each answered by one of the versions."""
-    ratio = split.ratio
+    ratio, tolerated = split.ratio, _exactly(margins.tolerate)
     match margins.kind:
         case "errors":
             arms = bets.failures(split.candidate), bets.failures(split.stable)
-            yield Found(ROLLBACK, "mean", bets.live_sign(*arms, -_tolerated(margins), ratio))
+            yield Found(ROLLBACK, "mean", bets.live_sign(*arms, -tolerated, ratio))
             for m in multiples:
-                yield Found(m, "mean", bets.live_sign_below(*arms, _rejected(margins, m), ratio))
+                yield Found(
+                    m, "mean", bets.live_sign_below(*arms, _rejected(margins.reject, m), ratio)
+                )
         case "score":
             c, b = split.candidate.scores.get(name, _NONE), split.stable.scores.get(name, _NONE)
             if not (len(c) and len(b)):
                 return
-            bet = bets.live_scores(c[::-1], b[::-1], -_tolerated(margins), ratio)
+            bet = bets.live_scores(c[::-1], b[::-1], -tolerated, ratio)
             yield Found(ROLLBACK, "mean", bet)
             for m in multiples:
-                yield Found(m, "mean", bets.live_scores(c, b, _rejected(margins, m), ratio))
+                yield Found(m, "mean", bets.live_scores(c, b, _rejected(margins.reject, m), ratio))
         case "latency":
             yield from _live_latency(name, margins, multiples, split, scale)
 
@@ -123,9 +127,12 @@ def _live_latency(
         yield Found(m, "tail", bet)
 
 
-def _tolerated(margins: Margins) -> Fraction:
-    return Fraction(str(margins.tolerate))
+@lru_cache
+def _exactly(margin: float) -> Fraction:
+    """Return the decimal number a person wrote, not its nearest binary one."""
+    return Fraction(str(margin))
 
 
-def _rejected(margins: Margins, multiple: float) -> Fraction:
-    return min(_LARGEST, Fraction(str(multiple)) * Fraction(str(margins.reject)))
+@lru_cache
+def _rejected(reject: float, multiple: float) -> Fraction:
+    return min(_LARGEST, _exactly(multiple) * _exactly(reject))

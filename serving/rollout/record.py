@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -95,28 +94,23 @@ class Record:
         body["evidence"] = _plain(self.evidence)
         return json.dumps(body, separators=(",", ":"), sort_keys=True)
 
-    @staticmethod
-    def from_json(text: str) -> Record:
+    @classmethod
+    def from_json(cls, text: str) -> Record:
         """Read a document; `ConfigurationError` says it is none."""
-        return _parsed(text)
+        try:
+            body: dict[str, Any] = json.loads(text)
+            if body["phase"] not in get_args(Phase):
+                raise ValueError(f"unknown phase {body['phase']!r}")
+            return cls(**{**body, "evidence": _evidence(body["evidence"])})
+        except (ValueError, KeyError, TypeError) as problem:
+            raise ConfigurationError(
+                f"not the record of a rollout: {problem}",
+                hint="it was written by another version of Penstock, or by hand",
+            ) from problem
 
     def linked(self, event: str) -> Record:
         """Return the record with an event added to its chain."""
         return replace(self, seq=self.seq + 1, chain=link(self.chain, event))
-
-
-@lru_cache(maxsize=256)  # a controller reads again what it wrote last, once per look
-def _parsed(text: str) -> Record:
-    try:
-        body: dict[str, Any] = json.loads(text)
-        if body["phase"] not in get_args(Phase):
-            raise ValueError(f"unknown phase {body['phase']!r}")
-        return Record(**{**body, "evidence": _evidence(body["evidence"])})
-    except (ValueError, KeyError, TypeError) as problem:
-        raise ConfigurationError(
-            f"not the record of a rollout: {problem}",
-            hint="it was written by another version of Penstock, or by hand",
-        ) from problem
 
 
 _PLAIN = tuple(name for name in Record.__dataclass_fields__ if name not in ("evidence", "cursors"))
@@ -134,7 +128,8 @@ def digest_of(policy: Rollout) -> str:
 
 def sparse(counts: Ints) -> dict[str, int]:
     """Return an array's non-zero entries, by index."""
-    return {str(i): int(counts[i]) for i in np.flatnonzero(counts)}
+    seen = np.flatnonzero(counts)
+    return dict(zip(map(str, seen.tolist()), counts[seen].tolist(), strict=True))
 
 
 def dense(entries: Mapping[str, int], size: int) -> Ints:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +89,24 @@ def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
 # --- the peers -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", list(RULES))
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "penstock"])
 def test_every_peer_rolls_a_broken_candidate_back(rule: str) -> None:
     found = run_block(rule, BY_NAME["err20"], 20, (1, 0))
     assert (found.decision == ROLL_BACK).all()
     assert (found.exposed > 0).all()
     assert not found.replayed.any()
     assert found.decision.dtype == np.int8
+
+
+def test_the_shipped_engine_rolls_back_in_shadow_and_promotes_what_is_good() -> None:
+    broken = run_block("penstock", BY_NAME["err20"], 10, (1, 0))
+    assert (broken.decision == ROLL_BACK).all()
+    assert not broken.exposed.any()
+    better = run_block("penstock", BY_NAME["better"], 3, (1, 0))
+    assert (better.decision == PROMOTE).all()
+    live = run_block("penstock", replace(BY_NAME["err20"], liveonly=True), 3, (1, 0))
+    assert (live.decision == ROLL_BACK).all()
+    assert (live.exposed > 0).all()
 
 
 @pytest.mark.parametrize(
