@@ -7,7 +7,7 @@ from components import images
 
 @dsl.component(base_image=images.STEPS, install_kfp_package=False)
 def deploy(spec: str, version: str, checkpoint: dsl.Input[dsl.Model]) -> str:
-    """Replace the served version when the new one is ready; return the URL that answers.
+    """Serve the first version; make a later one a candidate. Return the URL that answers.
 
     Args:
         spec: The document `model.yaml`, as JSON.
@@ -16,8 +16,8 @@ def deploy(spec: str, version: str, checkpoint: dsl.Input[dsl.Model]) -> str:
     """
     import os
 
-    from components.steps import verbs
+    from components.steps import rollout
     from components.steps.context import step
 
     with step("deploy", os.environ) as context:
-        return verbs.deploy(context, spec, version, checkpoint.path)
+        return rollout.deploy(context, spec, version, checkpoint.path)

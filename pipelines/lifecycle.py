@@ -9,6 +9,7 @@ from components.evaluate import evaluate
 from components.pull import pull
 from components.register import register
 from components.resolve import resolve
+from components.rollout import rollout
 from components.scan import scan
 
 
@@ -39,3 +40,6 @@ def lifecycle(spec: str) -> None:
         )
         deployed = deploy(spec=spec, version=registered.output, checkpoint=checkpoint)
         deployed.set_caching_options(False)  # level-triggered: looks at what is served now
+        decided = rollout(spec=spec, version=registered.output)
+        decided.after(deployed)
+        decided.set_caching_options(False)

@@ -2,5 +2,8 @@
 
 from __future__ import annotations
 
-STEPS = ("resolve", "pull", "scan", "check_data", "evaluate", "register", "deploy")
+STEPS = (
+    *("resolve", "pull", "scan", "check_data", "evaluate", "register"),
+    *("deploy", "rollout"),
+)
 """What a person waits for, in order."""

@@ -18,7 +18,7 @@ from penstock.core.errors import ConfigurationError, Conflict
 from penstock.core.spec import Rollout
 from serving import lease
 from serving.cluster import Cluster, Object
-from serving.manifests import route
+from serving.manifests import STICKY, route
 from serving.rollout import events
 from serving.rollout.decide import Remove, Seen, Stay
 from serving.rollout.evidence import Batch
@@ -185,7 +185,10 @@ def begin(cluster: Cluster, log: EventLog, name: str, record: Record, policy: Ro
     event = events.started(record)
     log.append(name, events.line("", event))
     linked = record.linked(event)
-    annotations = obj["metadata"].get("annotations", {}) | {POLICY: policy.model_dump_json()}
+    annotations = obj["metadata"].get("annotations", {}) | {
+        POLICY: policy.model_dump_json(),
+        STICKY: str(policy.sticky).lower(),
+    }
     obj = {**obj, "metadata": {**obj["metadata"], "annotations": annotations}}
     cluster.replace(_written(obj, linked))
     return linked

@@ -36,6 +36,21 @@ class Deployed:
     replaced: tuple[str, ...]
 
 
+def propose(cluster: Cluster, spec: ModelSpec, release: Release) -> str:
+    """Create a version's InferenceService, without traffic, if it is not there; return its name."""
+    service = service_name(spec.name, release.version)
+    if cluster.get("InferenceService", service) is None:
+        cluster.create(inference_service(spec, release))
+    return service
+
+
+def serving(cluster: Cluster, name: str) -> str:
+    """Return the InferenceService that most of a name's traffic goes to; empty if none does."""
+    current = cluster.get("HTTPRoute", name)
+    shares = weights_of(current) if current else {}
+    return max(shares, key=lambda service: shares[service], default="")
+
+
 def deploy(
     cluster: Cluster,
     spec: ModelSpec,
@@ -57,9 +72,7 @@ def deploy(
         observed: Returns the weights that really route; the old version goes only after that.
         on_wait: Told the seconds waited so far.
     """
-    service = service_name(spec.name, release.version)
-    if cluster.get("InferenceService", service) is None:
-        cluster.create(inference_service(spec, release))
+    service = propose(cluster, spec, release)
     try:
         ready_s = _wait(cluster, service, spec.rollout.ready_timeout_s, on_wait)
     except NotReady:

@@ -15,6 +15,9 @@ from serving.cluster import Object
 NAME = "penstock.dev/name"
 VERSION = "penstock.dev/version"
 ROOT = "penstock.dev/root"
+STICKY = "penstock.dev/sticky"
+"""On an HTTPRoute: `"false"` splits requests without regard to conversations."""
+
 _GATEWAY = {"name": "kserve-ingress-gateway", "namespace": "kserve"}
 
 
@@ -88,6 +91,12 @@ def weights_of(obj: Object) -> dict[str, int]:
         for rule in obj["spec"]["rules"]
         for backend in rule["backendRefs"]
     }
+
+
+def sticky(obj: Object) -> bool:
+    """Return whether an HTTPRoute keeps a conversation on its version; it does unless told."""
+    annotations: Mapping[str, str] = obj["metadata"].get("annotations", {})
+    return annotations.get(STICKY) != "false"
 
 
 def ready(obj: Object) -> tuple[bool, str]:

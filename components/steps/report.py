@@ -167,7 +167,7 @@ def _serving(step: StepRecord, _run: RunRecord) -> str:
     rows = [
         ["URL", found["url"]],
         ["InferenceService", found["service"]],
-        ["ready after", f"{found['ready_s']:.1f} s"],
+        ["ready after", "-" if found["ready_s"] is None else f"{found['ready_s']:.1f} s"],
         ["weights", ", ".join(f"{k} {v} %" for k, v in found["weights"].items())],
         ["replaced", ", ".join(found["replaced"]) or "nothing"],
     ]

@@ -17,14 +17,12 @@ from components.steps.comparison import compare, paired
 from components.steps.context import Context, write_atomically
 from components.steps.memo import remembered
 from components.steps.parameters import as_parameter
-from components.steps.scoring import Item, latency, measure
+from components.steps.scoring import Item, measure
 from penstock.core.documents import parse_spec
 from penstock.core.errors import (
     ConfigurationError,
     DataRefused,
     EvaluationFailed,
-    NotReady,
-    ServingError,
 )
 from penstock.core.identity import Digest, ModelRef
 from penstock.core.manifest import Manifest
@@ -39,9 +37,7 @@ from registry.pull import pull as pull_checkpoint
 from registry.pull import resolve as resolve_reference
 from registry.store import Store, hash_file, verify
 from serving.completer import Message
-from serving.manifests import Release
 
-_WARM_UP_REQUESTS = 24
 _ROWS_DETAIL = "items"
 
 
@@ -56,7 +52,7 @@ class Evidence:
 
 def resolve(context: Context, spec: str) -> str:
     """Pin the source to a commit and the data sets to their content."""
-    model = _spec(spec)
+    model = spec_of(spec)
     if model.target != "local" or model.runtime not in ("auto", "cpu"):
         raise ConfigurationError(
             "target, runtime: this version serves on this machine with the CPU engine",
@@ -79,7 +75,7 @@ def pull(context: Context, spec: str, resolved: str, path: str) -> dict[str, Any
         source,
         _hub(context.settings),
         Store(context.settings.store),
-        _spec(spec).policy,
+        spec_of(spec).policy,
         lambda done, total: context.progress(done, total, "bytes"),
     )
     manifest = pulled.manifest
@@ -96,9 +92,9 @@ def pull(context: Context, spec: str, resolved: str, path: str) -> dict[str, Any
 
 def scan(context: Context, spec: str, checkpoint_path: str, out_path: str) -> None:
     """Check the files against the policy; every gate goes to `out_path`."""
-    manifest, folder = _checkpoint(context.settings, checkpoint_path)
+    manifest, folder = checkpoint_of(context.settings, checkpoint_path)
     verify(folder, manifest)
-    gates = scans.scan(folder, _spec(spec).policy)
+    gates = scans.scan(folder, spec_of(spec).policy)
     body = {"gates": [asdict(gate) for gate in gates], "licence": scans.licence_of(folder)}
     context.detail |= body
     _write(out_path, body)
@@ -107,7 +103,7 @@ def scan(context: Context, spec: str, checkpoint_path: str, out_path: str) -> No
 
 def check_data(context: Context, resolved: str, checkpoint_path: str, out_path: str) -> None:
     """Check the data sets; every expectation goes to `out_path`."""
-    manifest, folder = _checkpoint(context.settings, checkpoint_path)
+    manifest, folder = checkpoint_of(context.settings, checkpoint_path)
     data: Mapping[str, Any] = json.loads(resolved)["data"]
     _same_data(data)
     key = {
@@ -144,8 +140,8 @@ def evaluate(
     context: Context, spec: str, resolved: str, checkpoint_path: str, out_path: str
 ) -> dict[str, float]:
     """Measure, compare with the champion, and decide; everything goes to `out_path`."""
-    model = _spec(spec)
-    manifest, folder = _checkpoint(context.settings, checkpoint_path)
+    model = spec_of(spec)
+    manifest, folder = checkpoint_of(context.settings, checkpoint_path)
     data: Mapping[str, Any] = json.loads(resolved)["data"]
     if "evaluate" not in data:
         verdict = {"outcome": "skipped", "reason": "data.evaluate is not set: nothing is proven"}
@@ -189,8 +185,8 @@ def register(
     context: Context, spec: str, resolved: str, checkpoint_path: str, evidence: Evidence
 ) -> str:
     """Register the version with its passport; return its number."""
-    model = _spec(spec)
-    manifest, folder = _checkpoint(context.settings, checkpoint_path)
+    model = spec_of(spec)
+    manifest, folder = checkpoint_of(context.settings, checkpoint_path)
     evaluation = json.loads(Path(evidence.evaluation).read_text())
     scanned = json.loads(Path(evidence.scans).read_text())
     pinned = json.loads(resolved)
@@ -221,7 +217,7 @@ def register(
         params={"source": str(manifest.source), "root": str(manifest.root)},
         documents={PASSPORT: passport.model_dump(), EVALUATION: evaluation},
     )
-    version = _catalog(context.settings).register(model.name, candidate)
+    version = catalog_of(context.settings).register(model.name, candidate)
     context.detail |= {
         "model": model.name,
         "version": version.number,
@@ -230,42 +226,6 @@ def register(
         "aliases": list(version.aliases),
     }
     return str(version.number)
-
-
-def deploy(context: Context, spec: str, version: str, checkpoint_path: str) -> str:
-    """Serve the version when it is ready, measure it through the gateway, make it champion."""
-    from serving.deploy import deploy as replace_when_ready
-    from serving.local import lifecycle
-
-    model, settings = _spec(spec), context.settings
-    manifest, folder = _checkpoint(settings, checkpoint_path)
-    if not lifecycle.status(settings).up:
-        raise NotReady(
-            "local cluster",
-            reason="its supervisor or gateway does not run",
-            waited_s=0,
-            hint="penstock local up",
-        )
-    deployed = replace_when_ready(
-        lifecycle.cluster(settings),
-        model,
-        Release(int(version), folder.as_uri(), manifest.root),
-        observed=lambda: lifecycle.observed(settings, model.name),
-        on_wait=lambda waited: context.progress(waited, model.rollout.ready_timeout_s, "s"),
-    )
-    url = lifecycle.url(settings)
-    context.detail |= {
-        "service": deployed.service,
-        "url": url,
-        "version": int(version),
-        "ready_s": deployed.ready_s,
-        "weights": deployed.weights,
-        "replaced": list(deployed.replaced),
-        "latency": _warm_up(url, model),
-    }
-    served = _catalog(settings).promote(model.name, int(version))
-    context.detail["aliases"] = list(served.aliases)
-    return url
 
 
 def _measure(context: Context, folder: Path, path: Path, model: ModelSpec) -> dict[str, Any]:
@@ -294,7 +254,7 @@ def items_of(path: Path) -> list[Item]:
 def _against_champion(
     settings: Settings, model: ModelSpec, measured: Mapping[str, Any], root: str
 ) -> dict[str, Any] | None:
-    catalog = _catalog(settings)
+    catalog = catalog_of(settings)
     champion = catalog.by_alias(model.name, CHAMPION)
     if champion is None or champion.root == root:
         return None  # nothing to lose against oneself, however few the items
@@ -347,29 +307,8 @@ def _decisions(
     ]
 
 
-def _warm_up(url: str, model: ModelSpec) -> dict[str, Any] | None:
-    """Ask through the gateway, as users will; the new version must answer."""
-    from serving.endpoint import EndpointCompleter
-
-    asked = items_of(Path(model.data.evaluate))[:_WARM_UP_REQUESTS] if model.data.evaluate else []
-    conversations = [i.conversation for i in asked] or [[{"role": "user", "content": "Hello"}]]
-    completer = EndpointCompleter(url, model.name, concurrency=2)
-    try:
-        answers = completer.complete(
-            cast("list[list[Message]]", conversations),
-            max_new_tokens=min(16, model.evaluation.max_new_tokens),
-        )
-    except ServingError as problem:
-        raise ServingError(
-            f"{model.name} is served but does not answer through the gateway: {problem}",
-            hint="penstock local status shows the log",
-        ) from problem
-    finally:
-        completer.close()
-    return latency([a.ttft_s for a in answers], [a.e2e_s for a in answers])
-
-
-def _spec(text: str) -> ModelSpec:
+def spec_of(text: str) -> ModelSpec:
+    """Return the spec in a step's parameter."""
     return parse_spec(text, where="spec")
 
 
@@ -377,11 +316,13 @@ def _hub(settings: Settings) -> Hub:
     return Hub(settings.hub_endpoint, settings.hub_token)
 
 
-def _catalog(settings: Settings) -> Catalog:
+def catalog_of(settings: Settings) -> Catalog:
+    """Return the registry that the settings name."""
     return Catalog(settings.tracking_uri, joined_run_id=settings.joined_run_id)
 
 
-def _checkpoint(settings: Settings, path: str) -> tuple[Manifest, Path]:
+def checkpoint_of(settings: Settings, path: str) -> tuple[Manifest, Path]:
+    """Return a checkpoint's manifest and its folder in the store."""
     manifest = Manifest.from_json(Path(path).read_text())
     return manifest, Store(settings.store).checkpoint(manifest.root)
 

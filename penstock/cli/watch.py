@@ -93,7 +93,11 @@ def _found(step: StepRecord) -> str:  # noqa: C901 - one line per step, read top
         case "register":
             told = f"{found['model']} version {found['version']}"
         case "deploy":
-            told = f"{found['service']} ready after {found['ready_s']:.1f} s"
+            ready_s = found["ready_s"]
+            after = "a candidate, without traffic" if ready_s is None else f"ready, {ready_s:.1f} s"
+            told = f"{found['service']}: {after}"
+        case "rollout":
+            told = found["reason"]
         case _:
             told = ""
     return f"{told} (reused)" if step.outcome == "reused" else told

@@ -13,6 +13,7 @@
     - PolicyRefused          4  pickle, remote code, licence
     - DataRefused            4  a data set is empty, duplicated, leaking, malformed
     - EvaluationFailed       4  quality below what the spec demands
+    - RolledBack             4  the evidence was against the new version, or did not come
   x StoreError               5  the files on this machine
     - DigestMismatch         5  bytes are not the bytes that were recorded
     - DiskFull               5
@@ -138,6 +139,10 @@ class DataRefused(GateFailed):
 
 class EvaluationFailed(GateFailed):
     """The measured quality is below what the spec demands."""
+
+
+class RolledBack(GateFailed):
+    """A candidate was rolled back; what was served still is."""
 
 
 class StoreError(LifecycleError):

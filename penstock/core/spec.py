@@ -143,7 +143,6 @@ _METRICS = {
 class Deadlines(_Part):
     """How long each state may last, in seconds; what happens then depends on the state."""
 
-    deploying_s: float = Field(600.0, gt=0, description="Until ready, or it is rolled back.")
     warmup_s: float = Field(120.0, gt=0, description="Until warm, or it is rolled back.")
     shadow_s: float = Field(3600.0, gt=0, description="Until proven in shadow; see inconclusive.")
     step_s: float = Field(3600.0, gt=0, description="Per step of the ramp; see inconclusive.")

@@ -19,6 +19,9 @@ def main() -> int:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--port", type=int, help="0 takes a free one")
     where.add_argument("--socket", type=Path, help="a Unix socket to listen on instead")
+    parser.add_argument(
+        "--fault", default="", help="fail on purpose: live-errors=SHARE,live-delay=SECONDS"
+    )
     options = parser.parse_args()
     try:
         run(
@@ -27,6 +30,7 @@ def main() -> int:
             host=options.host,
             port=options.port,
             unix_socket=options.socket,
+            fault=options.fault,
             on_ready=lambda url: print(f"ready {url}", flush=True),  # noqa: T201 - the one line
         )
     except LifecycleError as error:

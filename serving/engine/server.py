@@ -10,9 +10,11 @@ from contextlib import closing
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from penstock.core.errors import ConfigurationError, PortOccupied
 from serving.engine.batcher import Limits
+from serving.engine.faults import Fault
 from serving.engine.loading import Loaded, load
 from serving.engine.routes import ENGINE, Engine, add_routes, refusals
 
@@ -24,13 +26,15 @@ LARGEST_BODY_BYTES = 4 * 1024 * 1024
 
 
 def application(
-    loaded: Loaded, *, model_name: str, limits: Limits | None = None
+    loaded: Loaded, *, model_name: str, limits: Limits | None = None, fault: Fault | None = None
 ) -> web.Application:
     """Returns the server as an aiohttp application; `app[ENGINE].warm_up()` makes it ready.
 
     Serve it with `handler_cancellation=True`, so that a client's disappearance frees its place.
+    With a `fault` it does badly on purpose.
     """
-    app = web.Application(client_max_size=LARGEST_BODY_BYTES, middlewares=[refusals])
+    middlewares: list[Middleware] = [refusals, fault.middleware()] if fault else [refusals]
+    app = web.Application(client_max_size=LARGEST_BODY_BYTES, middlewares=middlewares)
     app[ENGINE] = Engine(loaded, model_name, limits or Limits())
     app.cleanup_ctx.append(_generation_thread)
     add_routes(app)
@@ -43,13 +47,14 @@ async def _generation_thread(app: web.Application) -> AsyncIterator[None]:
     await app[ENGINE].batcher.stop()
 
 
-def run(
+def run(  # noqa: PLR0913 - what the command line has, and the warm parent passes by name
     folder: Path,
     *,
     model_name: str,
     host: str,
     port: int | None,
     unix_socket: Path | None = None,
+    fault: str = "",
     on_ready: Callable[[str], None],
 ) -> None:
     """Serves the checkpoint until SIGTERM or SIGINT; requests in flight then finish.
@@ -60,17 +65,20 @@ def run(
         host: The address to listen on.
         port: 0 takes a free one; None listens on `unix_socket` only.
         unix_socket: A path to listen on; a stale one is replaced.
+        fault: What goes wrong on purpose, as `serving.engine.faults` reads it; nothing by default.
         on_ready: Called once with the base URL (or `unix:<path>`) when requests are answered.
 
     Raises:
+        ConfigurationError: No such fault.
         PortOccupied: Before the checkpoint is read.
         EngineRefused: The checkpoint cannot be run correctly here.
     """
     import uvloop
 
+    injected = Fault.parse(fault) if fault else None
     listener = _listen(host, port, unix_socket)
     with closing(listener), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        app = application(load(folder), model_name=model_name)
+        app = application(load(folder), model_name=model_name, fault=injected)
         runner.run(_serve(app, listener, on_ready))
 
 

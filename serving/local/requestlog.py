@@ -64,3 +64,21 @@ class RequestLog:
                 (count,),
             )
             return [Entry(*row) for row in found]
+
+    def after(self, cursor: int, name: str, limit: int) -> tuple[list[Entry], int]:
+        """Return the next entries of a model, the oldest first, and the cursor behind them.
+
+        Entries dropped meanwhile are passed over.
+
+        Args:
+            cursor: What the last call returned; 0 begins.
+            name: The model's.
+            limit: Entries at most.
+        """
+        with closing(sqlite3.connect(self._path, timeout=30)) as db:
+            found = db.execute(
+                "SELECT id, at, name, service, path, status, e2e_s, body FROM requests "
+                "WHERE id > ? AND name = ? ORDER BY id LIMIT ?",
+                (cursor, name, limit),
+            ).fetchall()
+        return [Entry(*row) for _id, *row in found], found[-1][0] if found else cursor

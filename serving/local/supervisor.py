@@ -203,11 +203,12 @@ class Supervisor:
             return
         self._refused.pop(name, None)
         identity = f"{name}-{uuid.uuid4().hex[:6]}"
-        served = next(a.partition("=")[2] for a in model["args"] if a.startswith("--model_name="))
+        given = dict(argument.split("=", 1) for argument in model["args"] if "=" in argument)
         pid = self._zygote.fork(
             {
                 "folder": model["storageUri"].removeprefix("file://"),
-                "model_name": served,
+                "model_name": given["--model_name"],
+                "fault": given.get("--fault", ""),
                 "log": str(self._log_path(name)),
                 "address": str(self._address(identity)),
             }

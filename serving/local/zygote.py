@@ -57,6 +57,7 @@ def _replica(run: Any, request: dict[str, str]) -> None:
             model_name=request["model_name"],
             host="127.0.0.1",
             port=0,
+            fault=request["fault"],
             on_ready=tell,
         )
         code = 0

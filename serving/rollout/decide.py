@@ -185,7 +185,8 @@ def _forward(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Acti
         case "deploying" if seen.ready:
             return Shift("warmup", 0, "the candidate is ready")
         case "deploying":
-            return _in_time(spent_s, limits.deploying_s, f"the candidate is not ready: {seen.why}")
+            reason = f"the candidate is not ready: {seen.why}"
+            return _in_time(spent_s, judge.policy.ready_timeout_s, reason)
         case "warmup" if seen.warm:
             return Shift("shadow", 0, "the candidate is warm")
         case "warmup":

@@ -20,6 +20,7 @@ from penstock.core.settings import Settings
 from penstock.core.spec import ModelSpec
 from serving.cluster import Object
 from serving.deploy import Deployed, deploy
+from serving.headers import SERVICE
 from serving.local import lifecycle
 from serving.local.processes import Replicas
 from serving.local.requestlog import RequestLog
@@ -183,6 +184,22 @@ def test_weights_split_and_requests_are_counted_and_logged(local: Local) -> None
     assert 'penstock_gateway_requests_total{code="200",name="m",service="m-v2"}' in metrics
     log = RequestLog(local.settings.cluster / "requests.db")
     _until(lambda: any('"max_tokens":39' in entry.body for entry in log.newest(50)))
+
+
+def test_a_fault_in_the_arguments_fails_users_and_spares_replays(local: Local) -> None:
+    local.up()
+    objects, service = lifecycle.cluster(local.settings), _service(1)
+    service["spec"]["predictor"]["model"]["args"].append("--fault=live-errors=1")
+    objects.create(service)
+    objects.create(route("m", {"m-v1": 100}))
+    _until(lambda: all(s.ready for s in lifecycle.status(local.settings).services))
+    _until(lambda: local.ask().status_code == 500)
+    url = f"{lifecycle.url(local.settings)}/v1/chat/completions"
+    headers = {SERVICE: "m-v1"}
+    replayed = httpx.post(url, json={"model": "m"}, headers=headers, timeout=10, trust_env=False)
+    assert replayed.status_code == 200
+    log = Path(lifecycle.status(local.settings).services[0].log)
+    assert "FAULT INJECTION is on" in log.read_text()
 
 
 def test_a_taken_port_is_named_and_nothing_is_started(tmp_path: Path) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client.parser import text_string_to_metric_families
 
 from serving.cluster import Object
+from serving.headers import NO_LOG, REPLAY, SERVICE, SESSION, VERSION
 from serving.local.gateway import application
 from serving.local.objects import SqliteCluster
 from serving.local.requestlog import RequestLog
-from serving.manifests import route
+from serving.manifests import NAME, STICKY, route
 
 Client = TestClient[web.Request, web.Application]
 Test = Callable[[Client], Awaitable[None]]
@@ -29,8 +34,13 @@ async def _well(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     for piece in ("one", "two"):
-        await response.write(f"data: {piece}\n\n".encode())
+        await response.write(_event(piece))
+        await asyncio.sleep(0.01)
     return response
+
+
+def _event(text: str) -> bytes:
+    return f'data: {{"choices":[{{"delta":{{"content":"{text}"}}}}]}}\n\n'.encode()
 
 
 async def _breaks_off(request: web.Request) -> web.StreamResponse:
@@ -38,7 +48,7 @@ async def _breaks_off(request: web.Request) -> web.StreamResponse:
     if not (await request.json()).get("stream"):
         response.content_length = 100
     await response.prepare(request)
-    await response.write(b"data: one\n\n")
+    await response.write(_event("one"))
     assert request.transport is not None
     request.transport.abort()
     return response
@@ -51,6 +61,13 @@ async def _hangs_up(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
+class _Unhurried(TestServer):
+    """Does not cancel a handler whose client left: the next write finds out."""
+
+    async def _make_runner(self, **kwargs: Any) -> web.AppRunner:
+        return web.AppRunner(self.app, **{**kwargs, "handler_cancellation": False})
+
+
 def _with_gateway(
     folder: Path,
     test: Test,
@@ -59,6 +76,9 @@ def _with_gateway(
     endpoints: tuple[str, ...] = (),
     ready: bool = True,
     silence_s: float = 30.0,
+    weights: Mapping[str, int] = MappingProxyType({"m-v1": 100}),
+    annotations: Mapping[str, str] = MappingProxyType({}),
+    server: type[TestServer] = TestServer,
 ) -> None:
     async def run() -> None:
         upstream = web.Application()
@@ -66,25 +86,41 @@ def _with_gateway(
         async with TestServer(upstream) as replica:
             found = (*endpoints, str(replica.make_url("")).rstrip("/")) if ready else ()
             cluster = SqliteCluster(folder / "cluster.db")
-            made = cluster.create(_service("m-v1"))
-            cluster.replace_status({**made, "status": {"endpoints": list(found)}})
-            cluster.create(route("m", {"m-v1": 100}))
+            for service in weights:
+                made = cluster.create(_service(service))
+                cluster.replace_status({**made, "status": {"endpoints": list(found)}})
+            objects = route("m", weights)
+            objects["metadata"]["annotations"] = dict(annotations)
+            cluster.create(objects)
             app = application(cluster, RequestLog(folder / "requests.db"), silence_s=silence_s)
-            async with TestClient(TestServer(app)) as client:
+            async with TestClient(server(app)) as client:
                 await test(client)
 
     asyncio.run(run())
 
 
 def _service(name: str) -> Object:
-    return {"kind": "InferenceService", "metadata": {"name": name}, "spec": {}}
+    metadata = {"name": name, "labels": {NAME: name.rpartition("-")[0]}}
+    return {"kind": "InferenceService", "metadata": metadata, "spec": {}}
+
+
+async def _metric(client: Client, name: str) -> dict[str, float]:
+    """Service to value of a metric's samples, added up."""
+    found: dict[str, float] = {}
+    text = await (await client.get("/metrics")).text()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == f"penstock_gateway_{name}":
+                service = sample.labels.get("service", "")
+                found[service] = found.get(service, 0.0) + sample.value
+    return found
 
 
 def test_an_answer_comes_through_with_its_version(tmp_path: Path) -> None:
     async def test(client: Client) -> None:
         async with client.post(CHAT, json={"model": "m"}) as answer:
             assert await answer.json() == {"asked": "m"}
-            assert answer.headers["X-Penstock-Version"] == "m-v1"
+            assert answer.headers[VERSION] == "m-v1"
         metrics = await (await client.get("/metrics")).text()
         assert 'penstock_gateway_requests_total{code="200",name="m",service="m-v1"} 1.0' in metrics
 
@@ -94,7 +130,7 @@ def test_an_answer_comes_through_with_its_version(tmp_path: Path) -> None:
 def test_a_stream_comes_through(tmp_path: Path) -> None:
     async def test(client: Client) -> None:
         async with client.post(CHAT, json={"model": "m", "stream": True}) as answer:
-            assert await answer.read() == b"data: one\n\ndata: two\n\n"
+            assert await answer.read() == _event("one") + _event("two")
 
     _with_gateway(tmp_path, test)
 
@@ -185,7 +221,7 @@ def test_a_silent_replica_is_given_up(tmp_path: Path) -> None:
 
 def test_the_log_keeps_requests_but_those_that_ask_not_to(tmp_path: Path) -> None:
     async def test(client: Client) -> None:
-        for headers in ({}, {"X-Penstock-No-Log": "1"}):
+        for headers in ({}, {NO_LOG: "1"}):
             async with client.post(CHAT, json={"model": "m"}, headers=headers) as answer:
                 await answer.read()
 
@@ -202,3 +238,157 @@ def test_models_and_routes_say_what_is_served(tmp_path: Path) -> None:
         assert (await client.get("/healthz")).status == 200
 
     _with_gateway(tmp_path, test)
+
+
+def test_a_stream_is_timed_and_another_answer_is_not(tmp_path: Path) -> None:
+    async def test(client: Client) -> None:
+        for stream in (True, False):
+            async with client.post(CHAT, json={"model": "m", "stream": stream}) as answer:
+                await answer.read()
+        for metric in ("time_to_first_token_seconds", "time_per_output_token_seconds"):
+            assert await _metric(client, f"{metric}_count") == {"m-v1": 1.0}
+        assert 0.005 < (await _metric(client, "time_per_output_token_seconds_sum"))["m-v1"] < 1.0
+
+    _with_gateway(tmp_path, test)
+
+
+def test_the_counters_say_when_they_began(tmp_path: Path) -> None:
+    async def test(client: Client) -> None:
+        assert abs((await _metric(client, "start_time_seconds"))[""] - time.time()) < 60
+
+    _with_gateway(tmp_path, test)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_broke_off_is_a_failure(tmp_path: Path, stream: bool) -> None:
+    async def test(client: Client) -> None:
+        async with client.post(CHAT, json={"model": "m", "stream": stream}) as answer:
+            if stream:
+                with pytest.raises(aiohttp.ClientPayloadError):
+                    await answer.read()
+        assert await _metric(client, "requests_total") == {"m-v1": 1.0}
+        assert await _metric(client, "failures_total") == {"m-v1": 1.0}
+        assert await _metric(client, "time_to_first_token_seconds_count") == {}
+
+    _with_gateway(tmp_path, test, _breaks_off)
+
+
+def test_an_error_inside_a_stream_is_a_failure(tmp_path: Path) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(_event("one") + b'data: {"error":{"message":"no"}}\n\n')
+        return response
+
+    async def test(client: Client) -> None:
+        async with client.post(CHAT, json={"model": "m", "stream": True}) as answer:
+            assert (await answer.read()).endswith(b"}\n\n")
+        assert await _metric(client, "failures_total") == {"m-v1": 1.0}
+
+    _with_gateway(tmp_path, test, handler)
+
+
+def test_a_version_without_a_replica_fails_its_users(tmp_path: Path) -> None:
+    async def test(client: Client) -> None:
+        async with client.post(CHAT, json={"model": "m"}) as answer:
+            assert answer.status == 503
+        assert await _metric(client, "failures_total") == {"m-v1": 1.0}
+
+    _with_gateway(tmp_path, test, ready=False)
+
+
+@pytest.mark.parametrize("server", [TestServer, _Unhurried])
+def test_a_client_that_left_is_no_failure(tmp_path: Path, server: type[TestServer]) -> None:
+    ended = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        try:
+            for _ in range(500):
+                await response.write(_event("word"))
+                await asyncio.sleep(0.005)
+        finally:
+            ended.set()
+        return response
+
+    async def test(client: Client) -> None:
+        answer = await client.post(CHAT, json={"model": "m", "stream": True})
+        await answer.content.readany()
+        answer.close()
+        async with asyncio.timeout(2):
+            await ended.wait()  # the replica is told that nobody waits
+            while not await _metric(client, "requests_total"):
+                await asyncio.sleep(0.01)
+        text = await (await client.get("/metrics")).text()
+        assert 'requests_total{code="499",name="m",service="m-v1"} 1.0' in text
+        assert await _metric(client, "failures_total") == {"m-v1": 0.0}
+        assert await _metric(client, "requests_in_flight") == {"m-v1": 0.0}
+
+    _with_gateway(tmp_path, test, handler, server=server)
+
+
+async def _versions_of(client: Client, sessions: list[str]) -> list[str]:
+    found = []
+    for session in sessions:
+        async with client.post(CHAT, json={"model": "m"}, headers={SESSION: session}) as answer:
+            found.append(answer.headers[VERSION])
+    return found
+
+
+def test_a_conversation_stays_on_its_version(tmp_path: Path) -> None:
+    async def test(client: Client) -> None:
+        sessions = [str(n) for n in range(20)]
+        first = await _versions_of(client, sessions)
+        assert set(first) == {"m-v1", "m-v2"}
+        assert await _versions_of(client, sessions) == first
+
+    _with_gateway(tmp_path, test, weights={"m-v1": 50, "m-v2": 50})
+
+
+def test_a_route_can_do_without_conversations(tmp_path: Path) -> None:
+    async def test(client: Client) -> None:
+        assert len(set(await _versions_of(client, ["one", "one"]))) == 2
+
+    weights = {"m-v1": 50, "m-v2": 50}
+    _with_gateway(tmp_path, test, weights=weights, annotations={STICKY: "false"})
+
+
+def test_a_version_can_be_asked_by_name_without_being_counted_or_logged(tmp_path: Path) -> None:
+    seen = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers.get(REPLAY))
+        return await _well(request)
+
+    async def test(client: Client) -> None:
+        for headers in ({SERVICE: "m-v2"}, {REPLAY: "1"}):
+            async with client.post(CHAT, json={"model": "m"}, headers=headers) as answer:
+                assert answer.headers[VERSION] == ("m-v2" if SERVICE in headers else "m-v1")
+        assert await _metric(client, "requests_total") == {"m-v1": 1.0}
+        assert await _metric(client, "replays_total") == {"m-v2": 1.0}
+
+    _with_gateway(tmp_path, test, handler, weights={"m-v1": 100, "m-v2": 0})
+    assert seen == ["1", None]  # a client cannot pass itself off as a replay
+    assert [e.service for e in RequestLog(tmp_path / "requests.db").newest(9)] == ["m-v1"]
+
+
+@pytest.mark.parametrize("service", ["m-v9", "other-v1", ""])
+def test_a_version_of_another_name_is_refused(tmp_path: Path, service: str) -> None:
+    async def test(client: Client) -> None:
+        async with client.post(CHAT, json={"model": "m"}, headers={SERVICE: service}) as answer:
+            assert answer.status == 404
+            assert (await answer.json())["error"]["code"] == "service_not_found"
+
+    _with_gateway(tmp_path, test, weights={"m-v1": 100, "other-v1": 0})
+
+
+def test_the_log_is_redacted(tmp_path: Path) -> None:
+    async def test(client: Client) -> None:
+        body = {"model": "m", "messages": [{"role": "user", "content": "I am a@example.org"}]}
+        async with client.post(CHAT, json=body) as answer:
+            await answer.read()
+
+    _with_gateway(tmp_path, test)
+    (entry,) = RequestLog(tmp_path / "requests.db").newest(10)
+    assert "I am <email>" in entry.body

@@ -114,7 +114,7 @@ def test_every_state_has_a_deadline(tmp_path: Path) -> None:
     stage.world.ready = False
     stage.controller.look(NAME)
     stage.controller.look(NAME)
-    stage.world.now += POLICY.deadlines.deploying_s + 1
+    stage.world.now += POLICY.ready_timeout_s + 1
     stage.run(5)
     assert "not ready: loading" in stage.record.reason
 

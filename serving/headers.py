@@ -1,0 +1,16 @@
+"""Penstock's request and answer headers, as gateway, engine and replay know them."""
+
+VERSION = "X-Penstock-Version"
+"""On an answer: the InferenceService that gave it."""
+
+SESSION = "X-Penstock-Session"
+"""On a request: its conversation, any text; a conversation stays on its version."""
+
+SERVICE = "X-Penstock-Service"
+"""On a request: the InferenceService that must answer. It is a replay: not counted, not logged."""
+
+REPLAY = "X-Penstock-Replay"
+"""From gateway to engine: `1` on a replay. Never taken from a client."""
+
+NO_LOG = "X-Penstock-No-Log"
+"""On a request: do not log it."""

@@ -1,0 +1,145 @@
+"""What a rollout sees: objects, what really routes, replays, and live counters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from penstock.core.errors import ServingError
+from penstock.core.spec import Rollout
+from serving.cluster import Cluster
+from serving.controller import weights
+from serving.manifests import ready
+from serving.rollout.decide import Seen
+from serving.rollout.evidence import Batch
+from serving.rollout.record import Record
+from serving.rollout.step import LIVE
+from serving.sources.live import LiveCounters
+from serving.sources.replay import Load, PairedReplayer, Prompt, Versions
+
+REPLAY = "replay"
+"""Source of pairs; its cursor is the place in the order of prompts."""
+
+_WARM_UP_PROMPTS = 16
+_LONGEST_LOOK_S = 2.0
+
+
+class Place(NamedTuple):
+    """Where a model is served."""
+
+    cluster: Cluster
+    gateway: str
+    """URL."""
+
+    name: str
+    routed: Callable[[], Mapping[str, int]]
+    """Returns the weights in force; empty while they are not known."""
+
+
+class ObservedWorld:
+    """A `World` for one rollout.
+
+    Args:
+        place: Where the model is served.
+        policy: How fast to replay.
+        prompts: What to replay; none leaves shadow without evidence.
+        load: How prompts are sent.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        policy: Rollout,
+        prompts: list[Prompt],
+        load: Load,
+        clock: Callable[[], float],
+    ) -> None:
+        self._place, self._policy, self._clock = place, policy, clock
+        self._prompts, self._load = prompts, load
+        self._warm: set[str] = set()
+        self._replayed_at: float | None = None
+        self._replayers: dict[str, PairedReplayer] = {}
+        self._counters: dict[str, LiveCounters] = {}
+
+    def seen(self, record: Record) -> Seen:
+        """Return readiness, what really routes, and the time."""
+        cluster = self._place.cluster
+        candidate = cluster.get("InferenceService", record.candidate)
+        stable = cluster.get("InferenceService", record.stable)
+        is_ready, why = ready(candidate) if candidate is not None else (False, "it was deleted")
+        return Seen(
+            now=self._clock(),
+            ready=is_ready,
+            why="" if is_ready else why,
+            warm=record.phase == "warmup" and is_ready and self._warmed(record),
+            routed=dict(self._place.routed()) or None,
+            candidate_exists=candidate is not None,
+            stable_exists=stable is not None,
+        )
+
+    def evidence(self, record: Record, seen: Seen) -> Batch:
+        """Return pairs in shadow and counters on the ramp; nothing from a source that is down."""
+        try:
+            match record.phase:
+                case "shadow":
+                    return self._replay(record, seen.now)
+                case "ramp" if seen.routed == weights(record):
+                    return self._count(record)
+                case _:
+                    return Batch()
+        except ServingError:
+            return Batch()  # missing data is no evidence, neither way
+
+    def close(self) -> None:
+        """End the connections."""
+        for counters in self._counters.values():
+            counters.close()
+
+    def _replay(self, record: Record, now: float) -> Batch:
+        cursor = (record.cursors or {}).get(REPLAY)
+        since = now if self._replayed_at is None else self._replayed_at
+        count = int(self._policy.replay_rps * min(_LONGEST_LOOK_S, now - since))
+        if self._replayed_at is None or count:
+            self._replayed_at = now
+        if not count:
+            return Batch()
+        pairs, after = self._replayer(record).replay(cursor, count)
+        return Batch(pairs=pairs, cursors={REPLAY: after}) if after != (cursor or "") else Batch()
+
+    def _count(self, record: Record) -> Batch:
+        versions = f"{record.candidate} {record.stable}"
+        if versions not in self._counters:
+            self._counters[versions] = LiveCounters(
+                self._place.gateway,
+                self._place.name,
+                candidate=record.candidate,
+                stable=record.stable,
+            )
+        before = (record.cursors or {}).get(LIVE)
+        candidate, stable, after = self._counters[versions].read(before)
+        if before is not None and not candidate.requests + stable.requests:
+            return Batch()
+        return Batch(candidate=candidate, stable=stable, cursors={LIVE: after})
+
+    def _warmed(self, record: Record) -> bool:
+        """Let both versions answer a few prompts; what comes of it is no evidence."""
+        if record.candidate not in self._warm:
+            try:
+                self._replayer(record).replay(None, _WARM_UP_PROMPTS)
+            except ServingError:
+                return False
+            self._warm.add(record.candidate)
+        return True
+
+    def _replayer(self, record: Record) -> PairedReplayer:
+        versions = f"{record.candidate} {record.stable}"
+        if versions not in self._replayers:
+            place = self._place
+            self._replayers[versions] = PairedReplayer(
+                Versions(place.gateway, place.name, record.candidate, record.stable),
+                self._prompts,
+                seed=int(record.started_at),
+                load=self._load,
+            )
+        return self._replayers[versions]
