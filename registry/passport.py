@@ -38,6 +38,7 @@ class Passport(_Part):
     files: dict[str, str] = Field(description="Digest per file.")
     licence: str = Field("", description="As the model card states it.")
     data: dict[str, str] = Field(description="Fingerprint per data set.")
+    runtime_args: list[str] = Field([], description="What the engine is told beside the weights.")
     evaluation: dict[str, Any] = Field(description="Scores with their intervals.")
     decisions: list[Decision]
     made: Made

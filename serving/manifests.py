@@ -58,7 +58,7 @@ def inference_service(spec: ModelSpec, release: Release) -> Object:
                     "modelFormat": {"name": "huggingface"},
                     "runtime": "penstock-cpu",
                     "storageUri": release.storage_uri,
-                    "args": [f"--model_name={spec.name}"],
+                    "args": [f"--model_name={spec.name}", *spec.runtime_args],
                 },
             }
         },

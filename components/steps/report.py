@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
+from components.steps import curves
 from components.steps.plots import Bar, intervals, timeline
 from penstock.core.runs import RunRecord, StepRecord
 
@@ -23,7 +25,8 @@ border-bottom:1px solid var(--line)}
 .sub,.told{color:var(--soft);fill:var(--soft)}
 .badge{display:inline-block;padding:.1rem .6rem;border-radius:1rem;color:var(--paper);
 background:var(--good);font-size:.9rem}.badge.failed,.badge.fail,.badge.interrupted,
-.badge.insufficient_items{background:var(--bad)}.badge.skipped{background:var(--reuse)}
+.badge.insufficient_items,.badge.rolled_back{background:var(--bad)}.badge.skipped,
+.badge.first{background:var(--reuse)}
 .failure{border-left:4px solid var(--bad);background:var(--panel);padding:.6rem .9rem;
 white-space:pre-wrap;overflow-wrap:anywhere}
 svg{width:100%;max-width:36rem;height:auto;font:13px system-ui,sans-serif;fill:var(--ink);
@@ -40,8 +43,13 @@ code{font-size:.85em;overflow-wrap:anywhere}
 """
 
 
-def render(run: RunRecord) -> str:
-    """Return the page."""
+def render(run: RunRecord, others: Sequence[RunRecord] = ()) -> str:
+    """Return the page.
+
+    Args:
+        run: What it is about.
+        others: Further runs, whose rollouts follow; those without a candidate have none.
+    """
     steps = {step.step: step for step in run.steps}
     began = datetime.fromtimestamp(run.started_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     sections: list[tuple[str, str, Callable[[StepRecord, RunRecord], str]]] = [
@@ -49,6 +57,7 @@ def render(run: RunRecord) -> str:
         ("scan", "Scans", _scans),
         ("check_data", "Data checks", _data_checks),
         ("deploy", "Serving", _serving),
+        ("rollout", _rollout_title(run), _rollout),
         ("register", "Registry", _registry),
         ("pull", "Digests", _digests),
     ]
@@ -61,11 +70,13 @@ def render(run: RunRecord) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(run.name)}: {escape(run.outcome)}</title><style>{_STYLE}</style></head>"
+        f"<title>{escape(run.name)}: {escape(run.outcome)}</title>"
+        f"<style>{_STYLE}{curves.STYLE}</style></head>"
         f'<body><h1>{escape(run.name)} <span class="badge {run.outcome}">{run.outcome}</span></h1>'
         f'<p class="sub">run {escape(run.run_id)} · {began} · {run.wall_s:.1f} s<br>'
         f"{escape(str(run.spec.get('source', '')))}</p>"
         f"{_failure(run)}<h2>Timeline</h2>{_timeline(run)}{body}"
+        f"{_further(run, others)}"
         f'<p class="sub">{escape(environment)}</p></body></html>\n'
     )
 
@@ -183,6 +194,113 @@ def _serving(step: StepRecord, _run: RunRecord) -> str:
                 ]
             )
     return _table(None, rows)
+
+
+def _candidate(run: RunRecord) -> StepRecord | None:
+    """The step that decided about a candidate, if one did."""
+    return next((s for s in run.steps if s.step == "rollout" and "candidate" in s.detail), None)
+
+
+def _rollout_title(run: RunRecord) -> str:
+    step = _candidate(run)
+    return f"Rollout of {escape(step.detail['candidate'])}" if step else "Rollout"
+
+
+def _further(run: RunRecord, others: Sequence[RunRecord]) -> str:
+    return "".join(
+        f"<h2>{_rollout_title(other)}</h2>"
+        f'<p class="sub">run {escape(other.run_id)}</p>{_rollout(step, other)}'
+        for other in others
+        if other.run_id != run.run_id and (step := _candidate(other)) is not None
+    )
+
+
+def _rollout(step: StepRecord, run: RunRecord) -> str:
+    found = step.detail
+    outcome = escape(found["outcome"])
+    head = (
+        f'<p><span class="badge {outcome}">{outcome.replace("_", " ")}</span> '
+        f"{escape(_sentence(found))}</p>"
+    )
+    if "candidate" not in found:
+        return head
+    metrics = run.spec.get("rollout", {}).get("metrics", {})
+
+    def wanted(phase: str, metric: str) -> bool:
+        setting = "shadow" if phase == "shadow" else "live"
+        return setting in metrics.get(metric, {}).get("prove_in", [setting])
+
+    title = f"Evidence and traffic of {found['candidate']} over time"
+    plot = curves.evidence(found["curve"], found["bounds"], wanted, title)
+    told = _CURVE_TOLD if plot else "Nothing was seen of it."
+    return (
+        f'{head}{plot}<p class="sub">{told}</p>{_decisions(found["curve"])}'
+        f"{_rollout_numbers(found)}{_certificate(found['certificate'])}"
+    )
+
+
+_CURVE_TOLD = (
+    "E-values on a logarithmic scale: 1 says nothing, more is evidence. Dashed: the bounds. A new "
+    "phase starts its proofs anew; the look that crossed the bound begins it."
+)
+
+
+def _sentence(found: Mapping[str, Any]) -> str:
+    reason = found["reason"].rstrip(".")
+    match found["outcome"]:
+        case "first":
+            return f"Served as the first version: {reason}."
+        case "promoted":
+            return f"{found['candidate']} took over from {found['stable']}: {reason}."
+        case "rolled_back":
+            return (
+                f"{found['candidate']} was rolled back, {found['stable']} is served as before: "
+                f"{reason}."
+            )
+        case _:
+            return f"{reason}."
+
+
+def _decisions(curve: Sequence[Mapping[str, Any]]) -> str:
+    """Every decision in words; what follows from the one before has its reason."""
+    decided = curves.bands(curve)
+    before = ["", *(band.reason for band in decided)]
+    rows = [
+        [
+            _elapsed(band.start_s),
+            band.told,
+            f"{band.weight} %",
+            "as above" if band.reason == reason else band.reason,
+        ]
+        for band, reason in zip(decided, before, strict=False)
+    ]
+    return _table(["time", "phase", "weight", "reason"], rows) if rows else ""
+
+
+def _rollout_numbers(found: Mapping[str, Any]) -> str:
+    rows = [
+        ["decided after", _elapsed(found["decision_s"])],
+        ["pairs of answers compared", f"{found['pairs']:,}"],
+        ["users' requests", f"{found['user_requests_total']:,}"],
+        ["of these failed", f"{found['user_requests_failed']:,}"],
+        ["of these on the candidate", f"{found['user_requests_on_candidate']:,}"],
+    ]
+    return f"<h3>In numbers</h3>{_table(None, rows)}"
+
+
+def _certificate(path: str) -> str:
+    command = f"penstock rollout certificate verify {shlex.quote(path)}"
+    return (
+        f"<p>Certificate: <code>{escape(path)}</code><br>"
+        f"Decide again from its evidence: <code>{escape(command)}</code></p>"
+    )
+
+
+def _elapsed(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _registry(step: StepRecord, _run: RunRecord) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -16,6 +15,7 @@ from penstock.core.settings import Settings
 from penstock.core.spec import ModelSpec, Rollout
 from serving import controller as acting
 from serving import deploy as serving_versions
+from serving import lease
 from serving.cluster import Cluster
 from serving.completer import Message
 from serving.local import lifecycle
@@ -24,10 +24,10 @@ from serving.rollout import events
 from serving.rollout.decide import Stay
 from serving.rollout.judge import Judge
 from serving.rollout.record import Record, digest_of
+from serving.sources import local
 
 _LOOK_S = 0.25
 _WARM_UP_REQUESTS = 24
-_LOGGED_PROMPTS = 2000
 _CURVE_POINTS = 120
 
 
@@ -58,7 +58,7 @@ def deploy(context: Context, spec: str, version: str, checkpoint_path: str) -> s
     now = time.time()
     record = acting.begin(
         cluster,
-        _log(settings),
+        local.log(settings),
         model.name,
         Record(
             candidate=service,
@@ -95,7 +95,7 @@ def rollout(context: Context, spec: str, version: str) -> str:
     users = _Users(settings, model.name, record)
     record = _drive(context, model, policy, record)
     outcome = "promoted" if record.phase == "promoted" else "rolled_back"
-    text = events.certificate(policy, record, _log(settings).lines(model.name))
+    text = events.certificate(policy, record, local.log(settings).lines(model.name))
     path = settings.run_dir / "rollout" / "certificate.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)
@@ -132,7 +132,7 @@ def curve(policy: Rollout, replayed: list[events.Replayed]) -> list[dict[str, An
         if i % stride and i not in moved and i != len(looks) - 1:
             continue
         verdict = judge.verdict(look.record.evidence)
-        setting, multiple = _proving(look.record, policy)
+        setting, multiple = events.proving(look.record, policy)
         points.append(
             {
                 "s": round(look.now - looks[0].now, 3),
@@ -140,7 +140,7 @@ def curve(policy: Rollout, replayed: list[events.Replayed]) -> list[dict[str, An
                 "held": look.record.held,
                 "weight": look.record.weight,
                 "rollback": verdict.rollback,
-                "proofs": dict(verdict.proofs.get((setting, multiple), {})),
+                "proofs": dict(verdict.proofs[setting, multiple] if setting else {}),
                 "reason": look.record.reason,
             }
         )
@@ -174,8 +174,14 @@ def _drive(context: Context, model: ModelSpec, policy: Rollout, record: Record) 
     settings = context.settings
     cluster, never = lifecycle.cluster(settings), threading.Event()
     owner = f"run-{settings.run_id}"
-    world = _world(settings, model, policy)
-    controller = acting.Controller(cluster, _log(settings), world, owner)
+    world = local.build(
+        settings,
+        model.name,
+        policy,
+        _prompts(model),
+        max_new_tokens=model.evaluation.max_new_tokens,
+    )
+    controller = acting.Controller(cluster, local.log(settings), world, owner)
     try:
         while True:
             made = controller.look(model.name)
@@ -187,22 +193,14 @@ def _drive(context: Context, model: ModelSpec, policy: Rollout, record: Record) 
             never.wait(_LOOK_S)
     finally:
         world.close()
+        lease.release(cluster, model.name, owner)
 
 
-def _world(settings: Settings, model: ModelSpec, policy: Rollout) -> Any:
-    from serving.local.requestlog import RequestLog
-    from serving.sources.replay import Load, Prompt, prompts_of
-    from serving.sources.world import ObservedWorld, Place
+def _prompts(model: ModelSpec) -> list[Any]:
+    from serving.sources.replay import Prompt
 
     asked = items_of(Path(model.data.evaluate)) if model.data.evaluate else []
-    prompts = [Prompt(tuple(i.conversation), i.answer) for i in asked]
-    log = RequestLog(settings.cluster / "requests.db")
-    prompts += prompts_of(log.after(0, model.name, _LOGGED_PROMPTS)[0])
-    cluster = lifecycle.cluster(settings)
-    routed: Callable[[], dict[str, int]] = lambda: lifecycle.observed(settings, model.name)  # noqa: E731
-    place = Place(cluster, lifecycle.url(settings), model.name, routed)
-    load = Load(max_new_tokens=model.evaluation.max_new_tokens)
-    return ObservedWorld(place, policy, prompts, load, time.time)
+    return [Prompt(tuple(i.conversation), i.answer) for i in asked]
 
 
 class _Place(NamedTuple):
@@ -215,22 +213,12 @@ def _place(look: events.Replayed) -> _Place:
     return _Place(look.record.phase, look.record.step, look.record.held)
 
 
-def _proving(record: Record, policy: Rollout) -> tuple[Any, float]:
-    if record.phase == "ramp" and record.step < len(policy.proof):
-        return "live", policy.proof[record.step]
-    return ("shadow", 1.0) if record.phase == "shadow" else ("", 0.0)
-
-
 def _recorded(cluster: Cluster, name: str) -> Record:
     obj = cluster.get("HTTPRoute", name)
     record = acting.record_of(obj) if obj is not None else None
     if record is None:
         raise ServingError(f"{name}: its route is gone", hint="penstock local status")
     return record
-
-
-def _log(settings: Settings) -> acting.FileLog:
-    return acting.FileLog(settings.cluster / "rollouts")
 
 
 def _first(context: Context, model: ModelSpec, release: Release, url: str) -> dict[str, Any]:

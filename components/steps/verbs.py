@@ -106,20 +106,22 @@ def check_data(context: Context, resolved: str, checkpoint_path: str, out_path: 
     manifest, folder = checkpoint_of(context.settings, checkpoint_path)
     data: Mapping[str, Any] = json.loads(resolved)["data"]
     _same_data(data)
+    config = json.loads((folder / "config.json").read_text())
+    context_length = int(config.get("max_position_embeddings", 2048))
     key = {
         "what": "data checks",
         "data": {name: each["digest"] for name, each in data.items()},
-        "tokenizer": str(manifest.root),
+        "tokenizer": {f.path: str(f.digest) for f in manifest.files}["tokenizer.json"],
+        "context_length": context_length,
     }
 
     def make(target: Path) -> None:
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        config = json.loads((folder / "config.json").read_text())
         sets = datachecks.Sets(
             paths={name: Path(each["path"]) for name, each in data.items()},
-            context_length=int(config.get("max_position_embeddings", 2048)),
+            context_length=context_length,
             count_tokens=lambda row: len(tokenizer.encode(f"{row.prompt}\n{row.answer}").ids),
         )
         report = datachecks.check(sets, target / "docs")
@@ -199,6 +201,7 @@ def register(
         files={f.path: str(f.digest) for f in manifest.files},
         licence=scanned["licence"],
         data={name: each["digest"] for name, each in pinned["data"].items()},
+        runtime_args=model.runtime_args,
         evaluation=scores,
         decisions=_decisions(scanned, checked, evaluation),
         made=Made(
@@ -212,7 +215,7 @@ def register(
     candidate = Candidate(
         root=str(manifest.root),
         source_uri=folder.as_uri(),
-        evidence=str(Digest.of(json.dumps([measured, passport.data], sort_keys=True).encode())),
+        evidence=_digest([measured, passport.data, model.runtime_args]),
         metrics=metrics,
         params={"source": str(manifest.source), "root": str(manifest.root)},
         documents={PASSPORT: passport.model_dump(), EVALUATION: evaluation},
@@ -282,6 +285,10 @@ def _verdict(
         }
     beside = f", and {comparison['reason']}" if comparison else ""
     return {"outcome": "pass", "reason": f"exact match {score['share']:.1%}{beside}"}
+
+
+def _digest(body: object) -> str:
+    return str(Digest.of(json.dumps(body, sort_keys=True).encode()))
 
 
 def _decisions(

@@ -12,10 +12,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
 import penstock
+from components.steps.context import write_atomically
+from components.steps.report import render
 from penstock.cli.edge import environment, need, settings_of
 from penstock.cli.run import (
     new_run_id,
@@ -24,10 +27,15 @@ from penstock.cli.run import (
     run_lifecycle,
     start_cluster,
 )
+from penstock.cli.story import rollouts, tell
+from penstock.cli.users import Users, conversations_in
 from penstock.core.errors import ConfigurationError, NotReady
+from penstock.core.runs import RunRecord
 from penstock.core.settings import GATEWAY_PORT
+from penstock.core.spec import ModelSpec
 
 _QUESTION = "What is 47 + 38?"
+_USERS_RPS = 40.0
 
 
 @click.command()
@@ -38,8 +46,13 @@ _QUESTION = "What is 47 + 38?"
     show_default=True,
     help="Where everything goes: report, summary, store, registry and cluster.",
 )
-def command(out: Path) -> None:
-    """Carry the example model from a Hub mirror to a served endpoint, on this machine."""
+@click.option("--seed", default=1, show_default=True, help="Of the users' questions.")
+def command(out: Path, seed: int) -> None:
+    """Carry the example model from a Hub mirror to a served endpoint, on this machine.
+
+    Then three more versions meet the evidence, while users go on asking: one is promoted, one is
+    caught before any user meets it, and one on the ramp.
+    """
     started_at = time.time()
     need("local", "torch", "transformers", "great_expectations", "aiohttp", "mlflow")
     example = Path(penstock.__file__).parents[1] / "examples" / "skills"
@@ -47,38 +60,68 @@ def command(out: Path) -> None:
         raise ConfigurationError(f"{example}: no example here", hint="run it from a clone")
     out = out.absolute()
     click.echo("penstock demo: from the Hub to a served model, on this machine")
-    root = _repository(example, out / "hub")
+    root = _repositories(example, out / "hub")
     env = environment(
         PENSTOCK_HOME=str(out / "home"),
         PENSTOCK_RUN_ID=new_run_id(),
         PENSTOCK_GATEWAY_PORT=str(_port(out / "home")),
     )
     env.pop("MLFLOW_TRACKING_URI", None)
+    settings = settings_of(env)
+    later: list[RunRecord] = []
     with _mirror(root, env) as url:
         env["HF_ENDPOINT"] = url
         click.echo(f"  Hub mirror    {url}")
         start_cluster(env)
-        settings = settings_of(env)
         click.echo(f"  local cluster http://127.0.0.1:{settings.gateway_port}")
         model = read_spec(example / "model.yaml")
-        record = run_lifecycle(model, env, started_at=started_at, quiet=False)
-    for name in ("report.html", "summary.json"):
-        shutil.copyfile(settings.run_dir / name, out / name)
-    raise_failure(record, settings.run_dir)
-    _finish(out, settings.gateway_port, started_at)
+        first = run_lifecycle(model, env, started_at=started_at, quiet=False)
+        write_atomically(out / "report.html", render(first))
+        raise_failure(first, settings.run_dir)
+        with _users(model, settings.gateway_port, seed).asking() as users:
+            click.echo(f"\nUsers ask {_USERS_RPS:g} questions per second from now on.")
+            for record in tell(model, env):
+                later.append(record)
+                write_atomically(out / "report.html", render(first))
+    _finish(out, settings.gateway_port, started_at, _Told(first, later, users))
 
 
-def _finish(out: Path, port: int, started_at: float) -> None:
-    """Ask the model once, and say how to go on."""
+class _Told(NamedTuple):
+    """What happened."""
+
+    first: RunRecord
+    later: list[RunRecord]
+    users: Users
+
+
+def _users(model: ModelSpec, port: int, seed: int) -> Users:
+    questions = conversations_in(Path(str(model.data.evaluate)).read_text())
+    return Users(f"http://127.0.0.1:{port}", model.name, questions, rps=_USERS_RPS, seed=seed)
+
+
+def _finish(out: Path, port: int, started_at: float, told: _Told) -> None:
+    """Ask the model once, write the summary, and say how to go on."""
     from penstock.cli.chat import ask
 
     url = f"http://127.0.0.1:{port}"
     asked = {"role": "user", "content": _QUESTION}
     answer = "".join(ask(url, {"model": "skills", "messages": [asked], "temperature": 0}))
-    summary = json.loads((out / "summary.json").read_text())
-    summary["wall_s"] = round(time.time() - started_at, 3)
-    summary["answer"] = {"question": _QUESTION, "answer": answer}
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    summary = {
+        **told.first.summary(),
+        "wall_s": round(time.time() - started_at, 3),
+        "answer": {"question": _QUESTION, "answer": answer},
+        "rollouts": rollouts(told.later),
+        "users": {"asked": told.users.asked, "failed": told.users.failed},
+    }
+    write_atomically(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    click.echo("\nWhat became of them:")
+    for each in summary["rollouts"]:
+        click.echo(
+            f"  {each['candidate']:<10} {each['outcome']:<12} {each['decision_s']:5.0f} s, "
+            f"{each['user_requests_on_candidate']} of {each['user_requests_total']} users' requests"
+            f", {each['user_requests_failed']} failed\n{'':<13}{each['reason']}"
+        )
+    click.echo(f"  users asked {told.users.asked} questions, {told.users.failed} failed")
     body = json.dumps({"model": "skills", "messages": [asked]})
     click.echo(f"\n  {_QUESTION} → {answer}\n\nDone in {summary['wall_s']:.0f} s.")
     click.echo(
@@ -99,10 +142,14 @@ def _shown(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def _repository(example: Path, root: Path) -> Path:
-    """Lay the example's model out as a Hub repository."""
+def _repositories(example: Path, root: Path) -> Path:
+    """Lay the example's models out as Hub repositories."""
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(example / "model", root / "penstock" / "skills")
+    for variant in ("retrained", "forgetful"):
+        target = root / "penstock" / f"skills-{variant}"
+        shutil.copytree(example / "variants" / variant, target)
+        shutil.copyfile(example / "variants" / "README.md", target / "README.md")
     return root
 
 

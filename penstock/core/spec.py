@@ -237,6 +237,11 @@ class ModelSpec(_Part):
     runtime: Literal[
         "auto", "vllm", "sglang", "tensorrt-llm", "triton", "tgi", "huggingface", "cpu"
     ] = Field("auto", description="Engine; auto chooses by hardware. This version runs cpu.")
+    runtime_args: list[str] = Field(
+        [],
+        description="Further arguments of the engine, such as --fault=live-errors=0.2 of the CPU "
+        "engine. The same weights with other arguments are another version.",
+    )
     precision: Literal["auto", "bf16", "fp8", "int4", "nvfp4"] = Field(
         "auto", description="Precision of the weights; auto keeps the checkpoint's own."
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from penstock.core.errors import ConfigurationError, DigestMismatch
 from penstock.core.spec import Rollout
 from serving.rollout.decide import Action, Seen
 from serving.rollout.evidence import BUCKETS, SCORE_STEPS, Arm, Batch, Ints, Pairs
-from serving.rollout.judge import Judge
+from serving.rollout.judge import PROOF_IN_SHADOW, Judge, Setting
 from serving.rollout.record import Record, dense, digest_of, link, sparse
 from serving.rollout.step import step
 
@@ -84,6 +84,45 @@ def lineage(chain: str, lines: Iterable[str]) -> list[str]:
     return found[::-1]
 
 
+def chains(lines: Iterable[str], head: str = "") -> list[list[str]]:
+    """Return the events of every rollout in a log, the rollout that began first first.
+
+    An event that lost its write leads nowhere, while its rival was followed by others: what leads
+    furthest counts, and of two that lead equally far the later one.
+
+    Args:
+        lines: Of the log.
+        head: The chain of the record that is there now; what leads to it is preferred, since it
+            was committed for certain.
+    """
+    known: dict[str, tuple[str, str]] = {}
+    places: dict[str, tuple[str, int]] = {}
+    ends: dict[str, str] = {}
+    for text in lines:
+        body = json.loads(text)
+        before, event = body["before"], body["event"]
+        chain = link(before, event)
+        first, depth = places.get(before, ("" if before else chain, 0))
+        if not first:
+            continue  # what it followed is not in the log
+        known[chain], places[chain] = (before, event), (first, depth + 1)
+        if depth + 1 >= places[ends.setdefault(first, chain)][1]:
+            ends[first] = chain
+    if head in places:
+        ends[places[head][0]] = head
+    return [_path(chain, known) for chain in ends.values()]
+
+
+def proving(record: Record, policy: Rollout) -> tuple[Setting | Literal[""], float]:
+    """Return where metrics must prove themselves now, and what multiple of `reject` they exclude.
+
+    The setting is empty in a phase that asks for no proof.
+    """
+    if record.phase == "ramp" and record.step < len(policy.proof):
+        return "live", policy.proof[record.step]
+    return ("shadow", PROOF_IN_SHADOW) if record.phase == "shadow" else ("", 0.0)
+
+
 def certificate(policy: Rollout, last: Record, lines: Iterable[str]) -> str:
     """Return the document that proves how a rollout was decided."""
     body = {
@@ -116,6 +155,15 @@ def verify(text: str) -> list[Replayed]:
     if not replayed or replayed[-1].record.to_json() != last.to_json():
         raise DigestMismatch("replaying the events does not lead to the record in the end")
     return replayed
+
+
+def _path(chain: str, known: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Return the events that lead to a chain, the first one first."""
+    found: list[str] = []
+    while chain:
+        chain, event = known[chain]
+        found.append(event)
+    return found[::-1]
 
 
 def _replay(judge: Judge, events: list[dict[str, Any]]) -> Iterator[Replayed]:
