@@ -16,7 +16,7 @@ STYLE = """
 :root{--held:#fbe3b3;--m0:#2b6cb0;--m1:#b45309;--m2:#7c3aed;--m3:#0f766e;--m4:#be185d;--m5:#4b5563}
 @media (prefers-color-scheme:dark){:root{--held:#4f3c12;--m0:#6cb0f5;--m1:#f0a94b;--m2:#b79cf7;
 --m3:#4fd1c5;--m4:#f687b3;--m5:#cbd5e0}}
-svg .end{text-anchor:end}svg .strong{font-weight:600}
+svg .end{text-anchor:end}svg .middle{text-anchor:middle}svg .strong{font-weight:600}
 rect.band{fill:none}rect.band.even{fill:var(--panel)}rect.band.held{fill:var(--held)}
 .edge,.grid{stroke:var(--line)}.grid{stroke-dasharray:1 3}
 .name{paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoin:round}
@@ -30,8 +30,8 @@ stroke-dasharray:2 4}.m3{stroke:var(--m3)}.m4{stroke:var(--m4);stroke-dasharray:
 stroke:var(--m5);stroke-dasharray:2 4}
 """
 
-_WIDTH, _LEFT, _RIGHT = 480, 58, 474
-_LINE, _NAME_ROWS, _LETTER = 18, 4, 7.6
+_WIDTH, _LEFT, _RIGHT = 480, 64, 476
+_LINE, _NAME_ROWS, _LETTER = 18, 5, 9  # a wide letter of the largest font
 _COLOURS = 6
 _LAST = 0.03  # of the time shown: what the last phase gets, which is over when it begins
 _STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)
@@ -53,11 +53,14 @@ class Band:
 
     @property
     def told(self) -> str:
-        """What it is called."""
+        """The phase in words, and whether it was held."""
         phase = self.phase.replace("_", " ")
-        if self.phase == "ramp":
-            phase = f"{phase} {self.weight} %"
         return f"{phase}, held ({self.held})" if self.held else phase
+
+    @property
+    def place(self) -> str:
+        """The phase, or the step of the ramp."""
+        return f"ramp {self.weight} %" if self.phase == "ramp" else self.phase.replace("_", " ")
 
 
 def bands(curve: Sequence[Point]) -> list[Band]:
@@ -90,29 +93,32 @@ def evidence(
     x = _scale(curve)
     names, top = _names(decided, x)
     rollback, proof = (math.log10(bounds[key]) for key in ("rollback", "proof"))
-    accused = _panel(top + 22, 78, rollback, [_log10(p["rollback"]) for p in curve])
+    accused = _panel(top + 22, 90, rollback, [_log10(p["rollback"]) for p in curve])
     spans = list(_proofs(curve, wanted))
     values = [v for span in spans for _, found in span for v in found.values()]
-    proven = _panel(accused.bottom + 26, 108, proof, values)
+    proven = _panel(accused.bottom + 32, 150, proof, values)
     metrics = sorted({name for span in spans for _, found in span for name in found})
-    key, under = _legend(metrics, proven.bottom + 18)
-    weights = _Panel(under + 22, 44, 0, 100)
+    key, under = _legend(metrics, proven.bottom + 24)
+    weights = _Panel(under + 36, 50, 0, 100)
     drawn = [
         _backs(decided, x, accused.top - 20, weights.bottom),
         names,
-        _heading(accused, f"E-value for a rollback: {bounds['rollback']:,.0f} demand it"),
         _axis(accused, rollback, "floor"),
+        _heading(accused, f"E-value for a rollback: {bounds['rollback']:,.0f} demand it"),
         _line("accused", [(x(p["s"]), accused.y(_log10(p["rollback"]))) for p in curve]),
-        _heading(proven, f"Proof: every metric asked needs {bounds['proof']:,.0f}"),
         _axis(proven, proof, "proven"),
+        _heading(proven, f"Proof: every metric asked needs {bounds['proof']:,.0f}"),
         *(_proof_lines(span, metrics, x, proven) for span in spans),
-        "" if metrics else _text(_LEFT + 6, proven.top + 40, "no proof was asked for", "told"),
+        "" if metrics else _text(_LEFT + 6, proven.top + 40, "no proof was asked for", "told name"),
         key,
         _heading(weights, "Traffic on the candidate, %"),
         _weights(curve, x, weights),
         _times(curve[-1]["s"] - curve[0]["s"], curve[0]["s"], x, weights.bottom),
     ]
-    height = weights.bottom + 24
+    return _svg(drawn, weights.bottom + 24, title)
+
+
+def _svg(drawn: Sequence[str], height: float, title: str) -> str:
     return (
         f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img"><title>{escape(title)}</title>'
         f"{''.join(drawn)}</svg>"
@@ -212,24 +218,38 @@ def _names(decided: Sequence[Band], x: Callable[[float], float]) -> tuple[str, f
     Where all rows are taken the name is left out: the table beside the plot has it.
     """
     free, placed = [0.0] * _NAME_ROWS, []
-    for band in decided:
-        width, edge = len(band.told) * _LETTER, x(band.start_s)
-        left = max(0.0, min(edge, _RIGHT - width))
+    for start_s, name in _new(decided):
+        width, edge = len(name) * _LETTER, x(start_s)
+        fits = edge + width <= _RIGHT
+        left = edge if fits else max(0.0, _RIGHT - width)
         row = next((r for r, end in enumerate(free) if left >= end), None)
         if row is not None:
-            free[row] = left + width + 8
-            placed.append((left, edge, row, band.told))
+            free[row] = left + width + 4
+            placed.append((edge, row, name, fits))
     bottom = sum(end > 0 for end in free) * _LINE + 4.0
     leaders = [
         f'<line class="edge" x1="{edge:.1f}" x2="{edge:.1f}" y1="{row * _LINE + 4}" '
         f'y2="{bottom:.0f}"/>'
-        for _, edge, row, _ in placed
+        for edge, row, _, _ in placed
     ]
     names = [
-        _text(left + 3 if left == edge else left, row * _LINE + 15, name, "told name")
-        for left, edge, row, name in placed
+        _text(edge + 3, row * _LINE + 15, name, "told name")
+        if fits
+        else _text(_RIGHT, row * _LINE + 15, name, "told name end")
+        for edge, row, name, fits in placed
     ]
     return "".join(leaders + names), bottom
+
+
+def _new(decided: Sequence[Band]) -> Iterator[tuple[float, str]]:
+    """Yield when a name begins: a hold is named by its doubt, and its end not at all."""
+    place = ""
+    for band in decided:
+        if band.place != place:
+            yield band.start_s, band.place
+        elif band.held:
+            yield band.start_s, f"held ({band.held})"
+        place = band.place
 
 
 def _backs(decided: Sequence[Band], x: Callable[[float], float], top: float, bottom: float) -> str:
@@ -254,8 +274,8 @@ def _axis(panel: _Panel, bound: float, kind: str) -> str:
         drawn.append(_across("grid", y))
         if abs(decade - bound) > 0.5:
             below, above = panel.beyond
-            sign = "≤ " if below and decade == panel.low else ""
-            sign = "≥ " if above and decade == panel.high else sign
+            sign = "≤" if below and decade == panel.low else ""
+            sign = "≥" if above and decade == panel.high else sign
             told = f"{sign}{10**decade:,}" if decade >= 0 else f"{sign}{10.0**decade:g}"
             drawn.append(_text(_LEFT - 6, y + 5, told, "told end"))
     y = panel.y(bound)
@@ -295,7 +315,7 @@ def _times(span_s: float, start_s: float, x: Callable[[float], float], top: floa
     unit, name = (3600, "h") if step >= 3600 else (60, "min") if step >= 60 else (1, "s")
     drawn = []
     for i in range(int(span_s / step) + 1):
-        at = f"{i * step / unit:g}"
-        left = x(start_s + i * step) - len(at) * _LETTER / 2
-        drawn.append(_text(left, top + 18, f"{at} {name}", "told"))
+        told = f"{i * step / unit:g} {name}"
+        middle = min(x(start_s + i * step), _WIDTH - len(told) * _LETTER / 2)
+        drawn.append(_text(middle, top + 18, told, "told middle"))
     return "".join(drawn)

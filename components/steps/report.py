@@ -239,9 +239,11 @@ def _rollout(step: StepRecord, run: RunRecord) -> str:
     )
 
 
+_TIGHT = "\N{NO-BREAK SPACE}"
 _CURVE_TOLD = (
-    "E-values on a logarithmic scale: 1 says nothing, more is evidence. Dashed: the bounds. A new "
-    "phase starts its proofs anew; the look that crossed the bound begins it."
+    "E-values on a logarithmic scale: 1 says nothing, more is evidence. Dashed: the bounds. The "
+    "look that takes the weakest metric over its bound is where the next phase begins, with proofs "
+    "anew."
 )
 
 
@@ -269,7 +271,7 @@ def _decisions(curve: Sequence[Mapping[str, Any]]) -> str:
         [
             _elapsed(band.start_s),
             band.told,
-            f"{band.weight} %",
+            f"{band.weight}{_TIGHT}%",
             "as above" if band.reason == reason else band.reason,
         ]
         for band, reason in zip(decided, before, strict=False)
@@ -298,9 +300,10 @@ def _certificate(path: str) -> str:
 
 def _elapsed(seconds: float) -> str:
     if seconds < 120:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}{_TIGHT}s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+    told = f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+    return told.replace(" ", _TIGHT)
 
 
 def _registry(step: StepRecord, _run: RunRecord) -> str:

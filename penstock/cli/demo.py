@@ -82,7 +82,7 @@ def command(out: Path, seed: int) -> None:
             click.echo(f"\nUsers ask {_USERS_RPS:g} questions per second from now on.")
             for record in tell(model, env):
                 later.append(record)
-                write_atomically(out / "report.html", render(first))
+                write_atomically(out / "report.html", render(first, later))
     _finish(out, settings.gateway_port, started_at, _Told(first, later, users))
 
 

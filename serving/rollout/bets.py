@@ -1,17 +1,14 @@
-"""What is bet on: which x each observation is, and how often each was seen.
+"""What is bet on: the values that an observation may have, and what each adds to the log-wealth.
 
-Every x is written so that its mean is at most 0 under the null.
-
-Paired, x is a difference on one prompt. Live, a candidate's request contributes f(c) and one of the
-stable version -r·f(b), where r is the candidate's share of traffic over the stable version's: over
-many requests the two balance, so that the sum of means is the difference.
+Every x is written so that its mean is at most 0 under the null. Paired, x is a difference on one
+prompt. Live, a candidate's request contributes f(c) and one of the stable version -r·f(b), where r
+is the candidate's share of traffic over the stable version's: over many requests the two balance,
+so that the sum of means is the difference.
 
 Latencies are judged by exceedances: P(c > u·(1 + margin)) against P(b > u), where u is the stable
 version's 95th percentile as known before the batch. Margins become whole buckets, rounded to the
-side that keeps the guarantee.
-
-Source: Howard and Ramdas, Bernoulli 28 (2022), for quantiles by exceedance; facts of the rollout
-simulations for the choice of tests.
+side that keeps the guarantee. Source: Howard and Ramdas, Bernoulli 28 (2022), for quantiles by
+exceedance.
 """
 
 from __future__ import annotations
@@ -23,19 +20,10 @@ from typing import NamedTuple
 import numpy as np
 
 from serving.rollout.eprocess import factors
-from serving.rollout.evidence import BUCKETS, SCORE_STEPS, Arm, Ints
+from serving.rollout.evidence import BUCKETS, SCORE_STEPS, Ints
 
 HALF = Fraction(1, 2)
-
-
-class Bet(NamedTuple):
-    """Observations of one test."""
-
-    counts: Ints
-    """(values,) how often each x was seen."""
-
-    table: Ints
-    """(values, BETS) what one of each adds to the log-wealth."""
+STEPS = SCORE_STEPS + 1
 
 
 class Scale(NamedTuple):
@@ -58,76 +46,61 @@ def scale_of(history: Ints) -> Scale:
     return Scale(p95, ranks)
 
 
-def paired_sign(pairs: Ints, margin: Fraction) -> Bet:
-    """Return bets on c - b + margin, for 0/1 outcomes: (n, 2), the candidate first."""
-    difference = pairs[:, 0] - pairs[:, 1]
-    up, down = int((difference > 0).sum()), int((difference < 0).sum())
-    return Bet(np.array([down, len(pairs) - up - down, up]), _paired_sign(margin))
+@lru_cache
+def signs(margin: Fraction, direction: int) -> Ints:
+    """Return the table of direction·(c - b) + margin, for 0/1 outcomes; see `sign_counts`."""
+    return factors([direction * sign + margin for sign in (-1, 0, 1)])
+
+
+def sign_counts(candidate: Ints, stable: Ints) -> Ints:
+    """Return how often c - b was -1, 0 and 1; one entry per prompt each."""
+    return np.bincount(candidate - stable + 1, minlength=3)
 
 
 @lru_cache
-def _paired_sign(margin: Fraction) -> Ints:
-    return factors((margin - 1, margin, margin + 1))
+def differences(margin: Fraction, direction: int) -> Ints:
+    """Return the table of direction·(c - b) + margin, for scores; see `difference_counts`."""
+    grid = range(-SCORE_STEPS, STEPS)
+    return factors([Fraction(direction * step, SCORE_STEPS) + margin for step in grid])
 
 
-def paired_scores(scores: Ints, margin: Fraction) -> Bet:
-    """Return bets on c - b + margin, for scores in steps: (n, 2), the candidate first."""
-    counts = np.bincount(scores[:, 0] - scores[:, 1] + SCORE_STEPS, minlength=2 * SCORE_STEPS + 1)
-    return Bet(counts, _paired_scores(margin))
+def difference_counts(candidate: Ints, stable: Ints) -> Ints:
+    """Return how often c - b was each number of steps; one entry per prompt each."""
+    return np.bincount(candidate - stable + SCORE_STEPS, minlength=2 * SCORE_STEPS + 1)
 
 
 @lru_cache
-def _paired_scores(margin: Fraction) -> Ints:
-    return factors(_grid(-SCORE_STEPS, margin))
+def live_signs(margin: Fraction, direction: int, ratio: Fraction) -> Ints:
+    """Return the table of direction·f(c) + margin and -direction·r·f(b), for 0/1 outcomes.
 
-
-def live_sign(candidate: Ints, stable: Ints, margin: Fraction, ratio: Fraction) -> Bet:
-    """Return bets on f(c) + margin and -r·f(b), for 0/1 outcomes.
-
-    Args:
-        candidate: Counts of (0, 1).
-        stable: Counts of (0, 1).
-        margin: Added to every request of the candidate.
-        ratio: r, the candidate's share over the stable version's.
+    Its rows: the candidate's 0, its 1, and the stable version's 1; see `live_sign_counts`.
     """
-    counts = np.array([candidate[0], candidate[1], stable[1]])
-    return Bet(counts, _live(margin, margin + 1, -ratio))
+    return factors([margin, direction + margin, -direction * ratio])
 
 
-def live_sign_below(candidate: Ints, stable: Ints, margin: Fraction, ratio: Fraction) -> Bet:
-    """Return bets on -f(c) + margin and +r·f(b), for 0/1 outcomes."""
-    counts = np.array([candidate[0], candidate[1], stable[1]])
-    return Bet(counts, _live(margin, margin - 1, ratio))
-
-
-@lru_cache
-def _live(zero: Fraction, one: Fraction, other: Fraction) -> Ints:
-    return factors((zero, one, other))
-
-
-def live_scores(candidate: Ints, stable: Ints, margin: Fraction, ratio: Fraction) -> Bet:
-    """Return bets on f(c) - ½ + margin and -r·(f(b) - ½), for (SCORE_STEPS + 1,) counts."""
-    return Bet(np.concatenate([candidate, stable]), _live_scores(margin, ratio))
+def live_sign_counts(candidate: tuple[int, int], stable: tuple[int, int]) -> Ints:
+    """Return how often the candidate was 0, was 1, and the stable version was 1."""
+    return np.array([*candidate, stable[1]])
 
 
 @lru_cache
-def _live_scores(margin: Fraction, ratio: Fraction) -> Ints:
-    return factors((*_grid(0, margin - HALF), *(-ratio * x for x in _grid(0, -HALF))))
+def live_scores(margin: Fraction, direction: int, ratio: Fraction) -> Ints:
+    """Return the table of direction·(f(c) - ½) + margin and -direction·r·(f(b) - ½), for scores.
+
+    Its rows: every step of the candidate, and every step of the stable version.
+    """
+    grid = [direction * (Fraction(step, SCORE_STEPS) - HALF) for step in range(STEPS)]
+    return factors([*(x + margin for x in grid), *(-ratio * x for x in grid)])
 
 
-def exceeding(histogram: Ints, bucket: int) -> Ints:
-    """Return the counts (not slower, slower) than a bucket."""
+def beyond(histogram: Ints, bucket: int) -> tuple[int, int]:
+    """Return how many latencies were within a bucket, and how many were slower."""
     slower = int(histogram[max(0, bucket + 1) :].sum())
-    return np.array([int(histogram.sum()) - slower, slower])
-
-
-def pairs_exceeding(buckets: Ints, candidate: int, stable: int) -> Ints:
-    """Return 0/1 per prompt and version: slower than its bucket; (n, 2), the candidate first."""
-    return (buckets > np.array([candidate, stable])).astype(np.int64)
+    return int(histogram.sum()) - slower, slower
 
 
 def ranked(histogram: Ints, scale: Scale, faster: int) -> Ints:
-    """Return a histogram of latencies as (SCORE_STEPS + 1,) counts of ranks.
+    """Return a histogram of latencies as (STEPS,) counts of ranks.
 
     Args:
         histogram: (BUCKETS,) counts.
@@ -136,26 +109,10 @@ def ranked(histogram: Ints, scale: Scale, faster: int) -> Ints:
     """
     seen = np.flatnonzero(histogram)
     ranks = scale.ranks[np.maximum(seen - faster, 0)]
-    return np.bincount(ranks, histogram[seen], SCORE_STEPS + 1).astype(np.int64)
+    return np.bincount(ranks, histogram[seen], STEPS).astype(np.int64)
 
 
-def pairs_ranked(buckets: Ints, scale: Scale, faster: int) -> Ints:
-    """Return the ranks of (n, 2) latencies; the candidate's are taken to be faster."""
-    moved = np.clip(buckets - np.array([faster, 0]), 0, BUCKETS - 1)
-    ranks: Ints = scale.ranks[moved]
+def ranks_of(buckets: Ints, scale: Scale, faster: int) -> Ints:
+    """Return the rank of each latency, taken to be faster by some buckets."""
+    ranks: Ints = scale.ranks[np.clip(buckets - faster, 0, BUCKETS - 1)]
     return ranks
-
-
-def defined(pairs: Ints) -> Ints:
-    """Return the rows in which both versions have a value."""
-    both: Ints = pairs[(pairs >= 0).all(axis=1)]
-    return both
-
-
-def failures(arm: Arm) -> Ints:
-    """Return the counts (answered, failed)."""
-    return np.array([arm.requests - arm.errors, arm.errors])
-
-
-def _grid(start: int, margin: Fraction) -> tuple[Fraction, ...]:
-    return tuple(Fraction(n, SCORE_STEPS) + margin for n in range(start, SCORE_STEPS + 1))

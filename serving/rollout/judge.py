@@ -10,7 +10,7 @@ nothing, and accuses nobody.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -19,14 +19,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from penstock.core.spec import Rollout
-from serving.rollout import comparisons
-from serving.rollout.bets import Bet, Scale, scale_of
-from serving.rollout.comparisons import ROLLBACK, Split
+from serving.rollout.bets import Scale, scale_of
+from serving.rollout.comparisons import ROLLBACK, Comparison, Part
 from serving.rollout.eprocess import factors, log_evidence, log_mean, stakes
-from serving.rollout.evidence import BUCKETS, Batch, Ints
+from serving.rollout.evidence import BUCKETS, Arm, Batch, Ints
 
 Setting = Literal["shadow", "live"]
-SETTINGS: tuple[Setting, Setting] = ("shadow", "live")
 PROOF_IN_SHADOW = 1.0
 HISTORY_WANTED = 40
 """Latencies of the stable version before its 95th percentile is a place to bet at."""
@@ -41,10 +39,7 @@ class Test(NamedTuple):
 
     setting: Setting
     metric: str
-    purpose: float
-    """`ROLLBACK`, or the multiple of `reject` that is excluded."""
-
-    part: str
+    part: Part
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,20 +89,24 @@ class Judge:
 
     def __init__(self, policy: Rollout) -> None:
         self.policy = policy
-        live = tuple(dict.fromkeys(policy.proof[: len(policy.steps)]))
-        self._multiples: dict[Setting, tuple[float, ...]] = {
-            "shadow": (PROOF_IN_SHADOW,),
-            "live": live,
-        }
         self._metrics = sorted(policy.metrics.items())
+        multiples = tuple(dict.fromkeys(policy.proof[: len(policy.steps)]))
+        self._shadow = [Comparison(n, m, (PROOF_IN_SHADOW,)) for n, m in self._metrics]
+        self._live = [Comparison(n, m, multiples) for n, m in self._metrics]
         self.tests = [
-            Test(setting, name, *part)
-            for setting in SETTINGS
-            for name, margins in self._metrics
-            for part in comparisons.parts_of(margins, self._multiples[setting])
+            Test(setting, each.name, part)
+            for setting, comparisons in (("shadow", self._shadow), ("live", self._live))
+            for each in comparisons
+            for part in each.parts
         ]
         self._rows = {test: row for row, test in enumerate(self.tests)}
-        accusing = [t for t in self.tests if t.setting == "live" and t.purpose == ROLLBACK]
+        self._paired_tables = {
+            (each.name, part): each.paired_table(part)
+            for each in self._shadow
+            for part in each.parts
+        }
+        self._live_tables: dict[int, dict[tuple[str, Part], Ints]] = {}
+        accusing = [t for t in self.tests if t.setting == "live" and t.part.purpose == ROLLBACK]
         self._control_rows = {test: 2 * row for row, test in enumerate(accusing)}
 
     def start(self) -> Evidence:
@@ -129,11 +128,11 @@ class Judge:
         if len(batch.pairs):
             self._settle_pairs(wealth, batch, history)
         if 0 < percent < 100:
-            share = Fraction(percent, 100)
-            seen = Split(batch.candidate, batch.stable, share / (1 - share))
-            for test, bet in self._live(seen, history):
-                _settle(wealth, self._rows[test], bet)
-            _settle_split(split, seen, share)
+            for test, gain in self._gains(batch.candidate, batch.stable, percent, history):
+                wealth[self._rows[test]] += gain
+            arrived = np.array([batch.candidate.requests, batch.stable.requests])
+            for row, table in enumerate(_split_tables(percent)):
+                split[row] += arrived @ table
         control = self._settle_control(evidence.control, batch, history)
         for name, seconds in batch.stable.latency.items():
             _remember(history, f"live/{name}", seconds)
@@ -152,10 +151,10 @@ class Judge:
         parts: dict[tuple[Setting, str], list[float]] = {}
         proofs: dict[tuple[Setting, float], dict[str, float]] = {}
         for test, log in zip(self.tests, log_evidence(evidence.wealth), strict=True):
-            if test.purpose == ROLLBACK:
+            if test.part.purpose == ROLLBACK:
                 parts.setdefault((test.setting, test.metric), []).append(log)
             else:
-                proofs.setdefault((test.setting, test.purpose), {})[test.metric] = log
+                proofs.setdefault((test.setting, test.part.purpose), {})[test.metric] = log
         blame = {key: log_mean(logs) for key, logs in parts.items()}
         return Verdict(
             rollback=log_mean(list(blame.values())),
@@ -190,25 +189,35 @@ class Judge:
         return ""
 
     def _settle_pairs(self, wealth: Ints, batch: Batch, history: dict[str, Ints]) -> None:
-        for name, margins in self._metrics:
-            scale = _scale(history, f"shadow/{name}")
-            proofs = self._multiples["shadow"]
-            for found in comparisons.paired(name, margins, proofs, batch.pairs, scale):
-                test = Test("shadow", name, found.purpose, found.part)
-                _settle(wealth, self._rows[test], found.bet)
+        for each in self._shadow:
+            scale = _scale(history, f"shadow/{each.name}")
+            for part, counts in each.pairs(batch.pairs, scale):
+                row = self._rows[Test("shadow", each.name, part)]
+                wealth[row] += counts @ self._paired_tables[each.name, part]
         for name, rows in batch.pairs.latency.items():
             stable = rows[:, 1]
             counts = np.bincount(stable[stable >= 0], minlength=BUCKETS)
             _remember(history, f"shadow/{name}", counts)
 
-    def _live(self, split: Split, history: Mapping[str, Ints]) -> list[tuple[Test, Bet]]:
-        return [
-            (Test("live", name, found.purpose, found.part), found.bet)
-            for name, margins in self._metrics
-            for found in comparisons.live(
-                name, margins, self._multiples["live"], split, _scale(history, f"live/{name}")
-            )
-        ]
+    def _gains(
+        self, candidate: Arm, stable: Arm, percent: int, history: Mapping[str, Ints]
+    ) -> Iterator[tuple[Test, Ints]]:
+        """Yield what live requests add to the log-wealth of each test."""
+        tables = self._tables_at(percent)
+        for each in self._live:
+            scale = _scale(history, f"live/{each.name}")
+            for part, counts in each.live(candidate, stable, scale):
+                yield Test("live", each.name, part), counts @ tables[each.name, part]
+
+    def _tables_at(self, percent: int) -> Mapping[tuple[str, Part], Ints]:
+        if percent not in self._live_tables:
+            ratio = Fraction(percent, 100 - percent)
+            self._live_tables[percent] = {
+                (each.name, part): each.live_table(part, ratio)
+                for each in self._live
+                for part in each.parts
+            }
+        return self._live_tables[percent]
 
     def _settle_control(self, control: Ints, batch: Batch, history: Mapping[str, Ints]) -> Ints:
         """Bet on each half of the stable version being worse than the other."""
@@ -217,9 +226,9 @@ class Judge:
             return control
         settled = control.copy()
         for side, (accused, other) in enumerate((halves, halves[::-1])):
-            for test, bet in self._live(Split(accused, other, Fraction(1)), history):
-                if test.purpose == ROLLBACK:
-                    _settle(settled, self._control_rows[test] + side, bet)
+            for test, gain in self._gains(accused, other, 50, history):
+                if test.part.purpose == ROLLBACK:
+                    settled[self._control_rows[test] + side] += gain
         return settled
 
 
@@ -231,21 +240,10 @@ def told(log: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def _settle(wealth: Ints, row: int, bet: Bet) -> None:
-    seen = np.flatnonzero(bet.counts)
-    if len(seen):
-        wealth[row] += bet.counts[seen] @ bet.table[seen]
-
-
-def _settle_split(split: Ints, seen: Split, share: Fraction) -> None:
-    """Bet that the candidate gets more, or less, than its share of the requests."""
-    counts = np.array([seen.candidate.requests, seen.stable.requests])
-    for row, table in enumerate(_split_tables(share)):
-        _settle(split, row, Bet(counts, table))
-
-
 @lru_cache
-def _split_tables(share: Fraction) -> tuple[Ints, Ints]:
+def _split_tables(percent: int) -> tuple[Ints, Ints]:
+    """Return the tables for a candidate that gets more, or less, than its share."""
+    share = Fraction(percent, 100)
     more = (1 - share, -share)
     return factors(more), factors([-x for x in more])
 
