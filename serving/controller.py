@@ -9,7 +9,7 @@ linked to by any record, and counts for nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -89,10 +89,19 @@ class Controller:
         log: Where the events go.
         world: What can be seen.
         owner: Name of this process among all that could do this.
+        judge: Makes the tests of a policy.
     """
 
-    def __init__(self, cluster: Cluster, log: EventLog, world: World, owner: str) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        log: EventLog,
+        world: World,
+        owner: str,
+        judge: Callable[[Rollout], Judge] = Judge,
+    ) -> None:
         self._cluster, self._log, self._world, self._owner = cluster, log, world, owner
+        self._judging = judge
         self._judges: dict[str, Judge] = {}
         self._written: dict[str, tuple[str, Record]] = {}
 
@@ -160,7 +169,7 @@ class Controller:
                     f"{obj['metadata']['name']}: the policy was changed while the rollout went on",
                     hint="penstock rollout rollback, then run again with the new policy",
                 )
-            self._judges[record.policy] = Judge(policy)
+            self._judges[record.policy] = self._judging(policy)
         return self._judges[record.policy]
 
 

@@ -6,7 +6,7 @@ back. Shadow is replay, at the rate of the default policy, as in the product.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -74,13 +74,13 @@ class Silent:
 class Replication:
     """One rollout: its cluster, its controller, and the world as that sees it."""
 
-    def __init__(self, policy: Rollout, judge: Judge) -> None:
+    def __init__(self, policy: Rollout, make: Callable[[Rollout], Judge]) -> None:
         cluster, log = OneObject(), Silent()
         cluster.create(route(NAME, {STABLE: 100}))
-        first = Record(CANDIDATE, STABLE, digest_of(policy), judge.start(), owner=NAME)
+        first = Record(CANDIDATE, STABLE, digest_of(policy), make(policy).start(), owner=NAME)
         self.record = begin(cluster, log, NAME, first, policy)
         self.now, self.batch = 0.0, Batch()
-        self._controller = Controller(cluster, log, self, NAME)
+        self._controller = Controller(cluster, log, self, NAME, make)
 
     def look(self, batch: Batch, now: float) -> Record:
         """Give the controller a tick's evidence; return the record after it."""
@@ -103,10 +103,28 @@ class Replication:
 
 def penstock(scenario: Scenario, reps: int, rng: np.random.Generator) -> Outcomes:
     """Return what the default policy does."""
-    policy = Rollout()
-    judge = Judge(policy)
+    return run(scenario, reps, rng, Judge)
+
+
+def run(
+    scenario: Scenario,
+    reps: int,
+    rng: np.random.Generator,
+    make: Callable[[Rollout], Judge],
+    policy: Rollout | None = None,
+) -> Outcomes:
+    """Return what a policy does, the default one unless given.
+
+    Args:
+        scenario: What is true.
+        reps: Replications.
+        rng: Where all randomness comes from.
+        make: Makes the tests of a policy.
+        policy: How to judge.
+    """
+    policy = policy or Rollout()
     world, ledger = World(scenario, reps, rng), Ledger(reps)
-    alive = [(n, Replication(policy, judge)) for n in range(reps)]
+    alive = [(n, Replication(policy, make)) for n in range(reps)]
     out, now = ledger.outcomes, 0.0
     while alive and now < LONGEST_S:
         now += TICK_S

@@ -94,11 +94,9 @@ class Judge:
         self._shadow = [Comparison(n, m, (PROOF_IN_SHADOW,)) for n, m in self._metrics]
         self._live = [Comparison(n, m, multiples) for n, m in self._metrics]
         self.tests = [
-            Test(setting, each.name, part)
-            for setting, comparisons in (("shadow", self._shadow), ("live", self._live))
-            for each in comparisons
-            for part in each.parts
+            Test("shadow", each.name, part) for each in self._shadow for part in each.parts
         ]
+        self.tests += [Test("live", each.name, part) for each in self._live for part in each.parts]
         self._rows = {test: row for row, test in enumerate(self.tests)}
         self._paired_tables = {
             (each.name, part): each.paired_table(part)

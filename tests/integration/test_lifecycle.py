@@ -200,7 +200,7 @@ def test_an_engine_that_never_becomes_ready(served: Home, tiny: Path, tmp_path: 
     os.kill(supervisor, signal.SIGSTOP)  # nobody starts the engine
     try:
         _interrupt(served, spec, "rollout")
-        code, out, err = served.call("run", str(spec))
+        code, _, err = served.call("run", str(spec))
     finally:
         os.kill(supervisor, signal.SIGCONT)
     assert (code, "tiny-v2 was rolled back: the candidate is not ready" in err) == (4, True), err

@@ -293,8 +293,8 @@ def _killed_at(folder: Path, wrong: tuple[float, float], points: Iterable[int]) 
     [
         (BAD_IN_SHADOW, range(1, 90)),
         (GOOD, range(7, 400, 61)),
-        pytest.param(GOOD, range(1, 400), marks=pytest.mark.integration),
-        pytest.param(BAD_LIVE, range(1, 400), marks=pytest.mark.integration),
+        pytest.param(GOOD, range(1, 400), marks=pytest.mark.soak),
+        pytest.param(BAD_LIVE, range(1, 400), marks=pytest.mark.soak),
     ],
 )
 def test_a_kill_at_any_call_changes_nothing(
