@@ -21,6 +21,8 @@ from benchmarks.canary.penstock import run
 from benchmarks.canary.scenarios import SCENARIOS
 from benchmarks.canary.table import BLOCK, SEED, row
 from penstock.core.spec import Rollout
+from serving.rollout.comparisons import ROLLBACK
+from serving.rollout.eprocess import UNIT
 from serving.rollout.evidence import Arm, Batch
 from serving.rollout.judge import Evidence, Judge, Verdict
 
@@ -101,12 +103,13 @@ def _scaled(arm: Arm, times: float) -> Arm:
 
 
 class NoAveraging(Judge):
-    """Takes the largest e-value for the evidence, as if one had looked at one metric only."""
+    """Believes whichever bet on whichever metric won most, as if it had been the only one."""
 
     def verdict(self, evidence: Evidence) -> Verdict:
-        """Return the verdict of whichever metric is worst."""
-        found = super().verdict(evidence)
-        return found._replace(rollback=max(found.blame.values()))
+        """Return the verdict of the luckiest bet."""
+        accusing = [row for row, test in enumerate(self.tests) if test.part.purpose == ROLLBACK]
+        luckiest = float(evidence.wealth[accusing].max()) / UNIT
+        return super().verdict(evidence)._replace(rollback=luckiest)
 
 
 class CountsTwice(Judge):
