@@ -25,6 +25,8 @@ COMMANDS = {
     "chat": ("penstock.cli.chat", "Ask a served model."),
     "evaluate": ("penstock.cli.evaluate", "Evaluate a folder or an endpoint."),
     "demo": ("penstock.cli.demo", "Run the whole lifecycle with the example model."),
+    "rollout": ("penstock.cli.rollout", "Show, steer and prove how new versions take over."),
+    "controller": ("penstock.cli.controller", "Look after rollouts that nobody looks after."),
     "store": ("penstock.cli.store", "Show the checkpoints here, or remove what nothing needs."),
     "doctor": ("penstock.cli.doctor", "Say what this machine can do, and what is missing."),
     "version": ("penstock.cli.version", "Print the version."),

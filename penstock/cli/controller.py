@@ -1,0 +1,65 @@
+"""`penstock controller`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from penstock.cli.edge import need, settings_of
+
+if TYPE_CHECKING:
+    from penstock.cli.rollout_keeper import Keeper
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="End when no rollout is left that needs it.")
+@click.option(
+    "--threads",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Looks at the same time; one that replays prompts takes seconds.",
+)
+def command(once: bool, threads: int) -> None:
+    """Look after every rollout on this machine that nobody else looks after.
+
+    Finishes what a dead pipeline left, and keeps deadlines. Stops at SIGTERM or Ctrl-C; another
+    owner can then go on at once.
+
+    In shadow it replays the requests that the gateway logged. The items of data.evaluate are not
+    known to it, so it gathers no evidence of quality: a rollout that has yet to prove it ends at
+    its deadline as the policy says. After a promotion, penstock run moves the registry's alias.
+    """
+    need("local", "aiohttp", "prometheus_client")
+    from contextlib import closing
+
+    from penstock.cli.rollout_keeper import Duty, Keeper
+    from serving.local import lifecycle
+    from serving.sources import local
+
+    settings = settings_of()
+    duty = Duty(
+        cluster=lifecycle.cluster(settings),
+        log=local.log(settings),
+        world=lambda name, policy: closing(local.build(settings, name, policy)),
+        owner=f"controller-{socket.gethostname()}-{os.getpid()}",
+        tell=_tell,
+    )
+    asyncio.run(_until_told(Keeper(duty, threads=threads), once=once))
+
+
+async def _until_told(keeper: Keeper, *, once: bool) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, keeper.stop)
+    await keeper.run(once=once)
+
+
+def _tell(line: str) -> None:
+    click.echo(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}")

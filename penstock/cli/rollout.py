@@ -1,0 +1,289 @@
+"""`penstock rollout`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from penstock.cli.edge import output_option, print_json, settings_of
+from penstock.core.errors import ConfigurationError, Interrupted, RolledBack
+
+if TYPE_CHECKING:
+    from penstock.cli.rollout_proof import Past
+    from penstock.cli.rollout_view import State
+    from serving.rollout.record import Command
+
+
+@click.group()
+def command() -> None:
+    """Show and steer how new versions take over, and prove how it was decided."""
+
+
+@command.command()
+@click.argument("name", required=False)
+@output_option
+def status(name: str | None, output: str) -> None:
+    """Show the current or last rollout of every name, or of NAME.
+
+    E-values: 1 is no evidence. `worse` speaks for a rollback, `proof` for going on.
+    """
+    from penstock.cli import rollout_view as view
+
+    settings = settings_of()
+    cluster = view.cluster_of(settings)
+    every = [name] if name else view.names(cluster) if cluster is not None else []
+    found = [view.read(settings, each) for each in every]
+    if output == "json":
+        documents = [view.document(state) for state in found]
+        print_json(documents[0] if name else {"rollouts": documents})
+        return
+    for state in found:
+        click.echo("\n".join(view.lines(state)))
+    if not found:
+        click.echo("no rollouts yet; next: penstock run with another checkpoint of a served name")
+
+
+@command.command()
+@click.argument("name")
+def watch(name: str) -> None:
+    """Show the rollout of NAME until it is over; Ctrl-C ends only the watching.
+
+    Exit code 0: promoted; 4: rolled back.
+    """
+    try:
+        last = _watched(name, terminal=sys.stdout.isatty())
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "no longer watched; the rollout goes on", hint=f"penstock rollout watch {name}"
+        ) from None
+    record = last.record
+    if record.phase == "rolled_back":
+        raise RolledBack(
+            f"{record.candidate} was rolled back: {record.reason}",
+            hint=f"{record.stable} is served as before; penstock rollout certificate write {name}",
+        )
+
+
+def _watched(name: str, *, terminal: bool) -> State:
+    from penstock.cli import rollout_view as view
+    from penstock.cli import rollout_watch as watching
+
+    settings = settings_of()
+    look: Callable[[], State] = lambda: view.read(settings, name)  # noqa: E731
+    if not terminal:
+        return watching.follow(look, watching.lines)
+    from rich.console import Console
+
+    with watching.terminal(Console()) as show:
+        return watching.follow(look, show)
+
+
+@command.command()
+@click.argument("name")
+def pause(name: str) -> None:
+    """Keep the weights of NAME's rollout as they are, until resumed."""
+    state = _read(name)
+    if state.record.held == "paused":
+        raise ConfigurationError(
+            f"{name}: it is paused already", hint=f"penstock rollout resume {name}"
+        )
+    left_s = state.policy.deadlines.held_s
+    _ask(
+        state,
+        "pause",
+        f"its weights stay as they are; without resume it is rolled back after {left_s:g} s",
+    )
+
+
+@command.command()
+@click.argument("name")
+def resume(name: str) -> None:
+    """Let NAME's rollout go on from where it was held."""
+    state = _read(name)
+    held = state.record.held
+    if not held and state.record.command != "pause":
+        # recorded now, it would undo the next hold, whatever the reason
+        raise ConfigurationError(
+            f"{name}: it is not held, there is nothing to resume",
+            hint=f"penstock rollout status {name}",
+        )
+    again = f"; it is held again while it is still so: {state.record.reason}"
+    _ask(state, "resume", f"it goes on{again if held not in ('', 'paused') else ''}")
+
+
+@command.command()
+@click.argument("name")
+def promote(name: str) -> None:
+    """Give NAME's candidate all traffic now, before the evidence does."""
+    state = _read(name)
+    early = state.record.phase in ("deploying", "warmup")
+    _ask(
+        state,
+        "promote",
+        f"{state.record.candidate} gets 100 %{' as soon as it is warm' if early else ''}; "
+        f"{state.record.stable} stays warm for {state.policy.soak_s:g} s and is then removed",
+    )
+
+
+@command.command()
+@click.argument("name")
+def rollback(name: str) -> None:
+    """Take all traffic from NAME's candidate, and remove it."""
+    state = _read(name)
+    record = state.record
+    _ask(state, "rollback", f"{record.stable} gets 100 %, then {record.candidate} is removed")
+
+
+def _read(name: str) -> State:
+    """Return a rollout that can still be steered."""
+    from penstock.cli import rollout_view as view
+
+    state = view.read(settings_of(), name)
+    record = state.record
+    if record.over:
+        raise ConfigurationError(
+            f"{name}: no rollout goes on; the last one was {view.place(record)}: {record.reason}",
+            hint=f"penstock rollout history {name}",
+        )
+    if record.phase in ("rolling_back", "rollback_blocked"):
+        raise ConfigurationError(
+            f"{name}: it is being rolled back: {record.reason}",
+            hint=f"penstock rollout watch {name}",
+        )
+    return state
+
+
+def _ask(state: State, asked: Command, then: str) -> None:
+    """Write a request down, and say what happens next and who does it."""
+    from serving import controller as acting
+    from serving.local import lifecycle
+    from serving.sources import local
+
+    settings = settings_of()
+    acting.command(lifecycle.cluster(settings), local.log(settings), state.name, asked)
+    click.echo(f"{state.name}: {asked} is written down; {then}")
+    if state.holder:
+        who, step = f"{state.holder} does it", f"penstock rollout watch {state.name}"
+    else:
+        who, step = "nobody looks after this rollout, so nothing happens", "penstock controller"
+    click.echo(f"{who}; next: {step}")
+
+
+@command.command()
+@click.argument("name", required=False)
+@output_option
+def history(name: str | None, output: str) -> None:
+    """Show every rollout of the event log, the newest first; or those of NAME."""
+    from penstock.cli import rollout_proof as proof
+
+    found = sorted(_past(name), key=lambda item: item[1].started_at, reverse=True)
+    if output == "json":
+        print_json({"rollouts": [{"name": each, **asdict(past)} for each, past in found]})
+        return
+    for each, past in found:
+        click.echo(
+            f"{proof.moment(past.started_at)}  {each:<12} {past.candidate} against {past.stable}: "
+            f"{past.outcome.replace('_', ' ')} after {past.seconds:.1f} s\n{'':22}{past.reason}"
+        )
+    if not found:
+        click.echo("no rollouts yet; next: penstock run with another checkpoint of a served name")
+
+
+def _past(name: str | None) -> list[tuple[str, Past]]:
+    from penstock.cli import rollout_proof as proof
+    from penstock.cli import rollout_view as view
+    from serving.rollout import events
+    from serving.sources import local
+
+    log, cluster = local.log(settings_of()), view.cluster_of(settings_of())
+    logged = {path.stem for path in log.folder.glob("*.jsonl")}  # also of names that are gone
+    if name is not None and name not in logged:
+        raise view.unknown(name, sorted(logged))
+    found = []
+    for each in sorted(logged) if name is None else [name]:
+        chains = events.chains(log.lines(each), view.chain(cluster, each))
+        found += [(each, proof.past(chain)) for chain in chains]
+    return found
+
+
+@command.group()
+def certificate() -> None:
+    """Write the proof of how a rollout was decided, or check one."""
+
+
+@certificate.command()
+@click.argument("name")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to.  [default: CANDIDATE.certificate.json]",
+)
+def write(name: str, out: Path | None) -> None:
+    """Write the certificate of NAME's current or last rollout."""
+    from penstock.cli import rollout_view as view
+    from serving.rollout import events
+    from serving.sources import local
+
+    settings = settings_of()
+    state = view.read(settings, name)
+    record = state.record
+    text = events.certificate(state.policy, record, local.log(settings).lines(name))
+    path = out or Path(f"{record.candidate}.certificate.json")
+    try:
+        path.write_text(text)
+    except FileNotFoundError as problem:
+        raise ConfigurationError(
+            f"{path}: no such folder", hint="choose another with --out"
+        ) from problem
+    sofar = "" if record.over else ", as far as it got"
+    click.echo(f"wrote {path}: {record.candidate}, {view.place(record)}{sofar}")
+    click.echo(f"next: penstock rollout certificate verify {path}")
+
+
+@certificate.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@output_option
+def verify(file: Path, output: str) -> None:
+    """Decide everything in FILE again, offline, and compare.
+
+    Exit code 0: every decision is the one that was made; 5: not so.
+    """
+    from penstock.cli import rollout_proof as proof
+    from penstock.cli import rollout_view as view
+
+    found = proof.verified(_text(file))
+    last, decisions = found.last, found.decisions
+    if output == "json":
+        print_json(
+            {
+                "holds": True,
+                "candidate": last.candidate,
+                "stable": last.stable,
+                "phase": last.phase,
+                "chain": last.chain,
+                "decisions": [decision.document() for decision in decisions],
+            }
+        )
+        return
+    for line in proof.lines(decisions, found.policy):
+        click.echo(line)
+    click.echo(
+        f"holds: {len(decisions)} events, decided again, lead to the same end: "
+        f"{last.candidate}, {view.place(last)}"
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as problem:
+        raise ConfigurationError(
+            f"{path}: {problem.strerror}", hint="penstock rollout certificate write NAME makes one"
+        ) from problem
+    except UnicodeDecodeError as problem:
+        raise ConfigurationError(f"{path}: not UTF-8 at byte {problem.start}") from problem
