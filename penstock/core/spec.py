@@ -124,6 +124,13 @@ class Margins(_Part):
         description="Where it must prove itself; what is not scored live can only do so in shadow.",
     )
 
+    webhook: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="URL that scores answers in shadow, for kind score: it is sent prompt and "
+        "answers as JSON, and returns a number from 0 to 1 for candidate and stable.",
+    )
+
     @model_validator(mode="after")
     def _ordered(self) -> Margins:
         if self.reject <= self.tolerate:

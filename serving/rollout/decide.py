@@ -129,7 +129,7 @@ def _asked(record: Record) -> Action | None:
             return Shift("soak", 100, "a person asked for it, before the evidence did")
         case "pause" if record.held != "paused":
             return Hold("paused", "a person paused it")
-        case "resume" if record.held:
+        case "resume":  # also when nothing is held: a command must not wait for the next hold
             return Resume("a person resumed it")
         case _:
             return None

@@ -147,7 +147,7 @@ def verify(text: str) -> list[Replayed]:
         policy = Rollout.model_validate(body["policy"])
         last = Record.from_json(json.dumps(body["last"]))
         replayed = list(_replay(Judge(policy), body["events"]))
-    except (ValueError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as problem:
         raise ConfigurationError(f"not a certificate: {problem}") from problem
     if last.policy != digest_of(policy):
         raise DigestMismatch("the certificate's policy is not the one the rollout was decided by")

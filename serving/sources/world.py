@@ -16,12 +16,15 @@ from serving.rollout.record import Record
 from serving.rollout.step import LIVE
 from serving.sources.live import LiveCounters
 from serving.sources.replay import Load, PairedReplayer, Prompt, Versions
+from serving.sources.scores import ScoreHook
 
 REPLAY = "replay"
 """Source of pairs; its cursor is the place in the order of prompts."""
 
 _WARM_UP_PROMPTS = 16
-_LONGEST_LOOK_S = 2.0
+_FIRST_PROMPTS = 8
+_LONGEST_REPLAY_S = 2.0
+"""A look must not take long: people's commands wait for it, and so does the lease."""
 
 
 class Place(NamedTuple):
@@ -59,6 +62,9 @@ class ObservedWorld:
         self._prompts, self._load = prompts, load
         self._warm: set[str] = set()
         self._replayed_at: float | None = None
+        self._prompt_s = 1.0
+        """How long a prompt took, the last time."""
+
         self._replayers: dict[str, PairedReplayer] = {}
         self._counters: dict[str, LiveCounters] = {}
 
@@ -98,14 +104,24 @@ class ObservedWorld:
 
     def _replay(self, record: Record, now: float) -> Batch:
         cursor = (record.cursors or {}).get(REPLAY)
-        since = now if self._replayed_at is None else self._replayed_at
-        count = int(self._policy.replay_rps * min(_LONGEST_LOOK_S, now - since))
-        if self._replayed_at is None or count:
-            self._replayed_at = now
+        count = self._due(now)
         if not count:
             return Batch()
+        begun = self._clock()
         pairs, after = self._replayer(record).replay(cursor, count)
+        self._prompt_s = max(1e-4, (self._clock() - begun) / count)
         return Batch(pairs=pairs, cursors={REPLAY: after}) if after != (cursor or "") else Batch()
+
+    def _due(self, now: float) -> int:
+        """Return how many prompts to send now: as fast as asked for, and as the answers come."""
+        if self._replayed_at is None:
+            self._replayed_at = now
+            return _FIRST_PROMPTS
+        since = min(now - self._replayed_at, _LONGEST_REPLAY_S)
+        count = int(self._policy.replay_rps * since)
+        if count:
+            self._replayed_at = now
+        return min(count, max(1, int(_LONGEST_REPLAY_S / self._prompt_s)))
 
     def _count(self, record: Record) -> Batch:
         versions = f"{record.candidate} {record.stable}"
@@ -141,5 +157,10 @@ class ObservedWorld:
                 self._prompts,
                 seed=int(record.started_at),
                 load=self._load,
+                hooks={
+                    name: ScoreHook(margins.webhook)
+                    for name, margins in self._policy.metrics.items()
+                    if margins.webhook
+                },
             )
         return self._replayers[versions]

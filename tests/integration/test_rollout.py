@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -17,7 +19,7 @@ from penstock.core.identity import Digest
 from penstock.core.settings import Settings
 from penstock.core.spec import Margins, ModelSpec, Rollout
 from serving import controller as acting
-from serving.controller import Controller, FileLog
+from serving.controller import Controller, record_of
 from serving.deploy import deploy, propose
 from serving.local import lifecycle
 from serving.manifests import Release
@@ -25,6 +27,7 @@ from serving.rollout import events
 from serving.rollout.decide import Stay
 from serving.rollout.judge import Judge
 from serving.rollout.record import Record, digest_of
+from serving.sources.local import log
 from serving.sources.replay import Load, Prompt
 from serving.sources.world import ObservedWorld, Place
 
@@ -48,7 +51,7 @@ class Stage:
         with socket.create_server(("127.0.0.1", 0)) as unused:
             port = int(unused.getsockname()[1])
         self.settings = Settings(home=home, gateway_port=port)
-        self.log = FileLog(home / "rollouts")
+        self.log = log(self.settings)
         self.cluster = lifecycle.cluster(self.settings)
 
     def up(self) -> None:
@@ -62,7 +65,7 @@ class Stage:
     def routed(self) -> dict[str, int]:
         return lifecycle.observed(self.settings, "m")
 
-    def begin(self, *arguments: str) -> Record:
+    def begin(self, *arguments: str, policy: Rollout = POLICY) -> Record:
         """Make version 2 a candidate."""
         spec = _spec(runtime_args=list(arguments))
         service = propose(self.cluster, spec, Release(2, "file:///two", ROOT))
@@ -70,15 +73,15 @@ class Stage:
         first = Record(
             candidate=service,
             stable="m-v1",
-            policy=digest_of(POLICY),
-            evidence=Judge(POLICY).start(),
+            policy=digest_of(policy),
+            evidence=Judge(policy).start(),
             started_at=now,
             entered_at=now,
         )
-        return acting.begin(self.cluster, self.log, "m", first, POLICY)
+        return acting.begin(self.cluster, self.log, "m", first, policy)
 
     def users(self) -> Users:
-        asked = [[{"role": "user", "content": "hello"}]]
+        asked = [[{"role": "user", "content": f"question {n}"}] for n in range(3000)]
         return Users(lifecycle.url(self.settings), "m", asked, rps=60.0, seed=1)
 
     def drive(self, *, seconds: float = 60.0) -> Record:
@@ -138,3 +141,63 @@ def test_a_version_that_fails_only_its_users_is_caught_on_the_ramp(stage: Stage)
     assert [s.service for s in lifecycle.status(stage.settings).services] == ["m-v1"]
     text = events.certificate(POLICY, record, stage.log.lines("m"))
     assert events.verify(text)[-1].record.to_json() == record.to_json()
+
+
+SLOW = Rollout(
+    steps=[50],
+    proof=[2.0],
+    metrics={"error_rate": Margins(kind="errors", tolerate=0.01, reject=0.05)},
+    soak_s=1.0,
+    replay_rps=12.0,
+)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("arguments", [(), ("--fault=live-errors=0.3",)], ids=["good", "bad live"])
+def test_twenty_kills_of_the_controller_change_nothing(
+    stage: Stage, arguments: tuple[str, ...]
+) -> None:
+    """Killed with SIGKILL at random moments, each time followed by another process."""
+    rng, kills = random.Random(len(arguments)), 0
+    env = {
+        **os.environ,  # noqa: TID251 - the edge of the test
+        "PENSTOCK_HOME": str(stage.settings.home),
+        "PENSTOCK_GATEWAY_PORT": str(stage.settings.gateway_port),
+    }
+    with stage.users().asking():
+        threading.Event().wait(5)  # the controller replays what users asked before
+        stage.begin(*arguments, policy=SLOW)
+        while not _record(stage).over:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "penstock.cli", "controller"], env=env
+            )
+            threading.Event().wait(rng.uniform(3.0, 6.0) if kills < 20 else 60)
+            process.kill()
+            process.wait()
+            kills += 1
+            _expire(stage)
+    record = _record(stage)
+    text = events.certificate(SLOW, record, stage.log.lines("m"))
+    replayed = events.verify(text)
+    cursors = [r.record.cursors or {} for r in replayed]
+    places = [each["replay"] for each in cursors if "replay" in each]
+    assert places == sorted(places)  # nothing behind the cursor was counted again
+    assert len({r.record.epoch for r in replayed}) >= min(kills, 5)
+    assert record.phase == ("rolled_back" if arguments else "promoted"), record.reason
+    assert kills >= 5
+
+
+def _expire(stage: Stage) -> None:
+    """Let the lease of a process that was killed run out at once: nobody wants to wait for it."""
+    held = stage.cluster.get("Lease", "penstock-rollout-m")
+    if held is not None:
+        spec = {**held["spec"], "renewTime": "2020-01-01T00:00:00.000000Z"}
+        stage.cluster.replace({**held, "spec": spec})
+
+
+def _record(stage: Stage) -> Record:
+    obj = stage.cluster.get("HTTPRoute", "m")
+    assert obj is not None
+    found = record_of(obj)
+    assert found is not None
+    return found

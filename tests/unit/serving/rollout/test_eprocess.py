@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.rollout.eprocess import BETS, UNIT, factors, log_evidence, log_mean, stakes
@@ -38,6 +38,7 @@ def test_one_observation_exactly() -> None:
     ],
     ids=["never", "first above 1.5", "second thoughts", "after a gain"],
 )
+@settings(max_examples=15, deadline=None)
 @given(p=st.fractions(0, Fraction(1, 2)))
 def test_the_mean_at_any_stopping_time_is_at_most_one(
     stop: Callable[[float, tuple[int, ...]], bool], p: Fraction
