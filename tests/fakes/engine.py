@@ -28,10 +28,11 @@ def run(
     fault: str = "",
     on_ready: Callable[[str], None],
 ) -> None:
-    """Serve until SIGTERM; a folder named `broken` is refused."""
+    """Serve until SIGTERM; a folder named `broken` is refused, and `fast…` streams at once."""
     if folder.name == "broken":
         raise EngineRefused(f"{folder}: cannot be run")
-    engine = FakeEngine(model_name, folder.name, fault=fault)
+    pause_s = 0.0005 if folder.name.startswith("fast") else 0.02
+    engine = FakeEngine(model_name, folder.name, fault=fault, pause_s=pause_s)
     with socket.create_server((host, port)) as listener:
         asyncio.run(_serve(listener, engine, on_ready))
 

@@ -59,7 +59,7 @@ class Stage:
         command = [sys.executable, "-m", "tests.fakes.supervise", str(self.settings.cluster)]
         lifecycle.up(self.settings, env, command)
         spec = _spec()
-        release = Release(1, "file:///one", ROOT)
+        release = Release(1, "file:///fast-one", ROOT)
         deploy(self.cluster, spec, release, observed=self.routed)
 
     def routed(self) -> dict[str, int]:
@@ -68,7 +68,7 @@ class Stage:
     def begin(self, *arguments: str, policy: Rollout = POLICY) -> Record:
         """Make version 2 a candidate."""
         spec = _spec(runtime_args=list(arguments))
-        service = propose(self.cluster, spec, Release(2, "file:///two", ROOT))
+        service = propose(self.cluster, spec, Release(2, "file:///fast-two", ROOT))
         now = time.time()
         first = Record(
             candidate=service,
@@ -148,7 +148,7 @@ SLOW = Rollout(
     proof=[2.0],
     metrics={"error_rate": Margins(kind="errors", tolerate=0.01, reject=0.05)},
     soak_s=1.0,
-    replay_rps=12.0,
+    replay_rps=4.0,
 )
 
 
@@ -171,7 +171,7 @@ def test_twenty_kills_of_the_controller_change_nothing(
             process = subprocess.Popen(
                 [sys.executable, "-m", "penstock.cli", "controller"], env=env
             )
-            threading.Event().wait(rng.uniform(3.0, 6.0) if kills < 20 else 60)
+            threading.Event().wait(rng.uniform(1.3, 2.6) if kills < 20 else 60)
             process.kill()
             process.wait()
             kills += 1
