@@ -23,7 +23,7 @@ from serving.manifests import Release, service_name
 from serving.rollout import events
 from serving.rollout.decide import Stay
 from serving.rollout.judge import Judge
-from serving.rollout.record import Record, digest_of
+from serving.rollout.record import Record, first_record
 from serving.sources import local
 
 _LOOK_S = 0.25
@@ -60,14 +60,7 @@ def deploy(context: Context, spec: str, version: str, checkpoint_path: str) -> s
         cluster,
         local.log(settings),
         model.name,
-        Record(
-            candidate=service,
-            stable=stable,
-            policy=digest_of(model.rollout),
-            evidence=Judge(model.rollout).start(),
-            started_at=now,
-            entered_at=now,
-        ),
+        first_record(service, stable, model.rollout, now),
         model.rollout,
     )
     context.detail |= {

@@ -13,7 +13,7 @@ import numpy as np
 from penstock.core.errors import ConfigurationError
 from penstock.core.spec import Rollout
 from serving.rollout.evidence import BUCKETS, Ints
-from serving.rollout.judge import Evidence
+from serving.rollout.judge import Evidence, Judge
 
 Phase = Literal[
     "deploying",
@@ -114,6 +114,12 @@ class Record:
 
 
 _PLAIN = tuple(name for name in Record.__dataclass_fields__ if name not in ("evidence", "cursors"))
+
+
+def first_record(candidate: str, stable: str, policy: Rollout, now: float) -> Record:
+    """Return the record of a rollout that begins now, in seconds since the epoch."""
+    evidence = Judge(policy).start()
+    return Record(candidate, stable, digest_of(policy), evidence, started_at=now, entered_at=now)
 
 
 def link(chain: str, event: str) -> str:

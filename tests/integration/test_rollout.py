@@ -25,8 +25,7 @@ from serving.local import lifecycle
 from serving.manifests import Release
 from serving.rollout import events
 from serving.rollout.decide import Stay
-from serving.rollout.judge import Judge
-from serving.rollout.record import Record, digest_of
+from serving.rollout.record import Record, first_record
 from serving.sources.local import log
 from serving.sources.replay import Load, Prompt
 from serving.sources.world import ObservedWorld, Place
@@ -70,14 +69,7 @@ class Stage:
         spec = _spec(runtime_args=list(arguments))
         service = propose(self.cluster, spec, Release(2, "file:///fast-two", ROOT))
         now = time.time()
-        first = Record(
-            candidate=service,
-            stable="m-v1",
-            policy=digest_of(policy),
-            evidence=Judge(policy).start(),
-            started_at=now,
-            entered_at=now,
-        )
+        first = first_record(service, "m-v1", policy, now)
         return acting.begin(self.cluster, self.log, "m", first, policy)
 
     def users(self) -> Users:

@@ -32,8 +32,7 @@ from serving.manifests import weights_of
 from serving.rollout import events
 from serving.rollout.decide import Seen
 from serving.rollout.evidence import Batch
-from serving.rollout.judge import Judge
-from serving.rollout.record import Record, digest_of
+from serving.rollout.record import Record, first_record
 from tests.fakes.cluster import MemoryCluster
 from tests.fakes.world import CANDIDATE, NAME, STABLE, StreamWorld, services
 
@@ -65,14 +64,7 @@ class Stage:
         services(cluster)
         self.world = Clocked(cluster, pairs=600, requests=4000)
         self.world.now = time.time() if began_at is None else began_at
-        first = Record(
-            candidate=CANDIDATE,
-            stable=STABLE,
-            policy=digest_of(POLICY),
-            evidence=Judge(POLICY).start(),
-            started_at=self.world.now,
-            entered_at=self.world.now,
-        )
+        first = first_record(CANDIDATE, STABLE, POLICY, self.world.now)
         acting.begin(cluster, self.log, NAME, first, POLICY)
 
     @property

@@ -26,7 +26,7 @@ from serving import lease
 from serving.local.objects import SqliteCluster
 from serving.rollout import events
 from serving.rollout.judge import Judge
-from serving.rollout.record import Command, Doubt, Phase, Record, digest_of
+from serving.rollout.record import Command, Doubt, Phase, Record, first_record
 from tests.fakes.world import CANDIDATE, NAME, STABLE, StreamWorld, services
 
 POLICY = Rollout(soak_s=2.0)
@@ -47,14 +47,7 @@ class Stage:
 
     def begin(self, candidate: str = CANDIDATE) -> None:
         self.world.now = time.time()
-        first = Record(
-            candidate=candidate,
-            stable=STABLE,
-            policy=digest_of(POLICY),
-            evidence=Judge(POLICY).start(),
-            started_at=self.world.now,
-            entered_at=self.world.now,
-        )
+        first = first_record(candidate, STABLE, POLICY, self.world.now)
         acting.begin(self.cluster, self.log, NAME, first, POLICY)
         self.controller = acting.Controller(self.cluster, self.log, self.world, self.owner)
 

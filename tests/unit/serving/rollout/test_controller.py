@@ -19,8 +19,7 @@ from serving.cluster import Cluster
 from serving.controller import Controller, FileLog, record_of
 from serving.manifests import weights_of
 from serving.rollout import events
-from serving.rollout.judge import Judge
-from serving.rollout.record import Record, digest_of
+from serving.rollout.record import Record, first_record
 from tests.fakes.cluster import MemoryCluster
 from tests.fakes.world import CANDIDATE, NAME, STABLE, StreamWorld, services
 
@@ -37,14 +36,7 @@ class Stage:
         self.log = FileLog(folder)
         self.world = StreamWorld(self.cluster, wrong)
         self.policy = policy
-        first = Record(
-            candidate=CANDIDATE,
-            stable=STABLE,
-            policy=digest_of(policy),
-            evidence=Judge(policy).start(),
-            started_at=self.world.now,
-            entered_at=self.world.now,
-        )
+        first = first_record(CANDIDATE, STABLE, policy, self.world.now)
         acting.begin(self.cluster, self.log, NAME, first, policy)
         self.controller = self.owned_by("one")
 

@@ -20,8 +20,7 @@ from serving.cluster import Kind, Object
 from serving.controller import Controller, record_of
 from serving.manifests import weights_of
 from serving.rollout import events
-from serving.rollout.judge import Judge
-from serving.rollout.record import Record, digest_of
+from serving.rollout.record import Record, first_record
 from serving.rollout.step import LIVE
 from tests.fakes.cluster import MemoryCluster
 from tests.fakes.world import CANDIDATE, NAME, STABLE, StreamWorld, services
@@ -84,14 +83,7 @@ class Scene:
         self.cluster, self.log = LyingCluster(), Log()
         services(self.cluster)
         self.world = StreamWorld(self.cluster, wrong, pairs=400, requests=800)
-        first = Record(
-            candidate=CANDIDATE,
-            stable=STABLE,
-            policy=digest_of(POLICY),
-            evidence=Judge(POLICY).start(),
-            started_at=self.world.now,
-            entered_at=self.world.now,
-        )
+        first = first_record(CANDIDATE, STABLE, POLICY, self.world.now)
         acting.begin(self.cluster, self.log, NAME, first, POLICY)
         self.owners = [Controller(self.cluster, self.log, self.world, o) for o in ("a", "b", "c")]
 
