@@ -65,10 +65,11 @@ def tell(spec: ModelSpec, env: Mapping[str, str]) -> Iterator[RunRecord]:
         record = run_lifecycle(changed, run, started_at=time.time(), quiet=False)
         failed = record.failure
         kind = failed.failure.kind if failed is not None and failed.failure is not None else ""
-        wanted = "EvaluationFailed" if chapter.gate_refuses else ""
-        if kind not in (wanted, "RolledBack"):
+        wanted = ("EvaluationFailed",) if chapter.gate_refuses else ("", "RolledBack")
+        if kind not in wanted or (record.outcome != "done" and not kind):
             raise ConfigurationError(
-                f"{chapter.title}: {kind or 'the gate let it pass'}", hint="see the run's report"
+                f"{chapter.title}: ended as {record.outcome} ({kind or 'no step says why'})",
+                hint="see the run's report and log",
             )
         yield record
 
