@@ -18,7 +18,7 @@ from penstock.core.errors import ConfigurationError, Conflict
 from penstock.core.spec import Rollout
 from serving import lease
 from serving.cluster import Cluster, Object
-from serving.manifests import STICKY, route
+from serving.manifests import STICKY, route, weights_of
 from serving.rollout import events
 from serving.rollout.decide import Remove, Seen, Stay
 from serving.rollout.evidence import Batch
@@ -114,13 +114,13 @@ class Controller:
         record = self._record(obj) if obj is not None else None
         if obj is None or record is None:
             return None
-        judge, now = self._judge(obj, record), self._world.seen(record).now
-        if not lease.acquire(self._cluster, name, self._owner, now):
+        judge, seen = self._judge(obj, record), self._world.seen(record)
+        if not lease.acquire(self._cluster, name, self._owner, seen.now):
             return None
         try:
             if record.owner != self._owner:
                 obj, record = self._take(obj, record)
-            return self._step(obj, record, judge)
+            return self._step(obj, record, seen, judge)
         except Conflict:
             return None
 
@@ -130,8 +130,7 @@ class Controller:
         mine = replace(record, owner=self._owner, epoch=epoch)
         return self._commit(obj, record, mine, events.changed(owner=self._owner, epoch=epoch))
 
-    def _step(self, obj: Object, record: Record, judge: Judge) -> Step:
-        seen = self._world.seen(record)
+    def _step(self, obj: Object, record: Record, seen: Seen, judge: Judge) -> Step:
         batch = Batch() if record.over else self._world.evidence(record, seen)
         made = step(record, batch, seen, judge)
         if isinstance(made.action, Remove):
@@ -201,6 +200,22 @@ def begin(cluster: Cluster, log: EventLog, name: str, record: Record, policy: Ro
     obj = {**obj, "metadata": {**obj["metadata"], "annotations": annotations}}
     cluster.replace(_written(obj, linked))
     return linked
+
+
+def stable_of(cluster: Cluster, name: str) -> str:
+    """Return the version that a new one is compared with; empty when nothing is served.
+
+    While a rollout goes on it is that rollout's, whatever the weights are: in soak all traffic is
+    the candidate's, and it is not the stable version yet.
+    """
+    obj = cluster.get("HTTPRoute", name)
+    if obj is None:
+        return ""
+    record = record_of(obj)
+    if record is not None and not record.over:
+        return record.stable
+    shares = weights_of(obj)
+    return max(shares, key=lambda service: shares[service], default="")
 
 
 def command(cluster: Cluster, log: EventLog, name: str, asked: Command) -> Record:

@@ -44,13 +44,6 @@ def propose(cluster: Cluster, spec: ModelSpec, release: Release) -> str:
     return service
 
 
-def serving(cluster: Cluster, name: str) -> str:
-    """Return the InferenceService that most of a name's traffic goes to; empty if none does."""
-    current = cluster.get("HTTPRoute", name)
-    shares = weights_of(current) if current else {}
-    return max(shares, key=lambda service: shares[service], default="")
-
-
 def deploy(
     cluster: Cluster,
     spec: ModelSpec,

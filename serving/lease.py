@@ -18,7 +18,7 @@ def acquire(cluster: Cluster, name: str, owner: str, now: float) -> bool:
     two owners from working at the same time; what keeps writes apart is the compare-and-swap and
     the epoch in the record.
     """
-    current = cluster.get("Lease", _name(name))
+    current = cluster.get("Lease", name_of(name))
     try:
         if current is None:
             cluster.create(_lease(name, owner, now))
@@ -36,12 +36,13 @@ def acquire(cluster: Cluster, name: str, owner: str, now: float) -> bool:
 
 def release(cluster: Cluster, name: str, owner: str) -> None:
     """Give the lease up, so that another need not wait for it to run out."""
-    current = cluster.get("Lease", _name(name))
+    current = cluster.get("Lease", name_of(name))
     if current is not None and current["spec"]["holderIdentity"] == owner:
-        cluster.delete("Lease", _name(name))
+        cluster.delete("Lease", name_of(name))
 
 
-def _name(name: str) -> str:
+def name_of(name: str) -> str:
+    """Return the name of the Lease of a model's rollout."""
     return f"penstock-rollout-{name}"
 
 
@@ -50,7 +51,7 @@ def _lease(name: str, owner: str, now: float) -> Object:
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
-        "metadata": {"name": _name(name)},
+        "metadata": {"name": name_of(name)},
         "spec": {
             "holderIdentity": owner,
             "leaseDurationSeconds": int(DURATION_S),

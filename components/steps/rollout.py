@@ -47,14 +47,13 @@ def deploy(context: Context, spec: str, version: str, checkpoint_path: str) -> s
         )
     cluster, url = lifecycle.cluster(settings), lifecycle.url(settings)
     release = Release(int(version), folder.as_uri(), manifest.root)
-    stable = serving_versions.serving(cluster, model.name)
+    stable = acting.stable_of(cluster, model.name)
     service = service_name(model.name, release.version)
     if stable in ("", service):
         context.detail |= _first(context, model, release, url)
         served = catalog_of(settings).promote(model.name, release.version)
         context.detail["aliases"] = list(served.aliases)
         return url
-    service = serving_versions.propose(cluster, model, release)
     now = time.time()
     record = acting.begin(
         cluster,
@@ -63,6 +62,7 @@ def deploy(context: Context, spec: str, version: str, checkpoint_path: str) -> s
         first_record(service, stable, model.rollout, now),
         model.rollout,
     )
+    serving_versions.propose(cluster, model, release)  # after it: a refusal leaves nothing behind
     context.detail |= {
         "service": service,
         "url": url,

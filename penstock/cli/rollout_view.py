@@ -13,6 +13,7 @@ from penstock.core.errors import ConfigurationError
 from penstock.core.settings import Settings
 from penstock.core.spec import Rollout
 from serving import controller as acting
+from serving import lease
 from serving.cluster import Cluster
 from serving.lease import DURATION_S
 from serving.local import lifecycle
@@ -296,7 +297,7 @@ def _routed(state: State) -> str:
 
 def held_by(cluster: Cluster, name: str, now: float) -> tuple[str, str]:
     """Return who holds the lease of a rollout, and when it was renewed; empty when it ran out."""
-    found = cluster.get("Lease", f"penstock-rollout-{name}")
+    found = cluster.get("Lease", lease.name_of(name))
     if found is None:
         return "", ""
     renewed = str(found["spec"]["renewTime"])

@@ -187,6 +187,18 @@ def test_people_pause_resume_and_promote(tmp_path: Path) -> None:
         acting.command(stage.cluster, stage.log, NAME, "pause")
 
 
+def test_a_candidate_is_not_the_stable_version_before_it_is_promoted(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, GOOD)
+    assert acting.stable_of(MemoryCluster(), NAME) == ""
+    stage.run(until=lambda r: r.weight == 50)
+    assert acting.stable_of(stage.cluster, NAME) == STABLE
+    stage.run(until=lambda r: r.phase == "soak")
+    assert stage.weights == {CANDIDATE: 100, STABLE: 0}
+    assert acting.stable_of(stage.cluster, NAME) == STABLE
+    stage.run()
+    assert acting.stable_of(stage.cluster, NAME) == CANDIDATE
+
+
 def test_a_second_rollout_waits_for_the_first(tmp_path: Path) -> None:
     stage = Stage(tmp_path, GOOD)
     other = replace(stage.record, candidate="m-v3", chain="", seq=0)
