@@ -4,6 +4,7 @@
   x ConfigurationError       2  the request is wrong: fix it, do not retry
     - SpecError              2  model.yaml, one `Mistake` per problem
     - PortOccupied           2  another process listens there
+    - RecipeImpossible       2  this precision cannot be made of, or run with, what is there
   x HubError                 3  the Hub refused or cannot be reached
     - RepositoryNotFound     3
     - RevisionNotFound       3
@@ -13,6 +14,8 @@
     - PolicyRefused          4  pickle, remote code, licence
     - DataRefused            4  a data set is empty, duplicated, leaking, malformed
     - EvaluationFailed       4  quality below what the spec demands
+    - CheckpointBroken       4  a checkpoint that some engine would load without a word, and wrongly
+    - PrecisionRefused       4  a quantized checkpoint loses more than it may
     - RolledBack             4  the evidence was against the new version, or did not come
   x StoreError               5  the files on this machine
     - DigestMismatch         5  bytes are not the bytes that were recorded
@@ -23,6 +26,7 @@
     - Conflict               7  somebody else wrote first: read again, then decide again
     - NotReady               7  did not become ready in time
     - EngineRefused          7  this engine cannot run this checkpoint correctly
+    - BuildFailed            7  an engine could not be built
   x StepFailed               the exit code of what failed inside the pipeline's step
   x Interrupted            130  Ctrl-C
 """
@@ -101,6 +105,10 @@ class PortOccupied(ConfigurationError):
         self.port = port
 
 
+class RecipeImpossible(ConfigurationError):
+    """A quantization recipe does not fit the model, the hardware, the runtime or the memory."""
+
+
 class HubError(LifecycleError):
     """The Hub refused a request."""
 
@@ -139,6 +147,14 @@ class DataRefused(GateFailed):
 
 class EvaluationFailed(GateFailed):
     """The measured quality is below what the spec demands."""
+
+
+class CheckpointBroken(GateFailed):
+    """A checkpoint that some engine would load without an error, and run wrongly."""
+
+
+class PrecisionRefused(GateFailed):
+    """A quantized checkpoint loses more than it may; its parent stays."""
 
 
 class RolledBack(GateFailed):
@@ -189,6 +205,10 @@ class NotReady(ServingError):
 
 class EngineRefused(ServingError):
     """This engine would run the checkpoint wrongly, so it does not run it."""
+
+
+class BuildFailed(ServingError):
+    """An engine could not be built; nothing of it is in the cache."""
 
 
 class StepFailed(LifecycleError):
