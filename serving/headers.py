@@ -3,6 +3,9 @@
 VERSION = "X-Penstock-Version"
 """On an answer: the InferenceService that gave it."""
 
+REQUEST = "X-Penstock-Request"
+"""On an answer to a user: its id, by which a score can be given to it later."""
+
 SESSION = "X-Penstock-Session"
 """On a request: its conversation, any text; a conversation stays on its version."""
 

@@ -40,6 +40,11 @@ def service_name(name: str, version: int) -> str:
     return f"{name}-v{version}"
 
 
+def version_of(service: str) -> int:
+    """Return the version that an InferenceService serves: the inverse of `service_name`."""
+    return int(service.rpartition("-v")[2])
+
+
 def inference_service(spec: ModelSpec, release: Release) -> Object:
     """Return the InferenceService of one version; it never changes once created."""
     return {

@@ -141,6 +141,7 @@ def _three(
             errors[part],
             {"ttft_p95": ttft[part], "tpot_p95": tpot[part]},
             {"quality": quality[part]},
+            draws=requests[part],
         )
         for part in range(3)
     )

@@ -20,7 +20,7 @@ from serving.cluster import Kind, Object
 from serving.controller import Controller, begin, weights
 from serving.manifests import route
 from serving.rollout.decide import Seen
-from serving.rollout.evidence import NO_REQUESTS, Batch
+from serving.rollout.evidence import Batch
 from serving.rollout.judge import Judge
 from serving.rollout.record import Record, digest_of
 from serving.rollout.step import LIVE
@@ -84,7 +84,7 @@ class Replication:
 
     def look(self, batch: Batch, now: float) -> Record:
         """Give the controller a tick's evidence; return the record after it."""
-        self.now, self.batch = now, replace(batch, control=(NO_REQUESTS, NO_REQUESTS))
+        self.now, self.batch = now, batch
         made = self._controller.look(NAME)
         assert made is not None  # noqa: S101 - nobody else looks
         self.record = made.record

@@ -19,7 +19,7 @@ from serving import lease
 from serving.cluster import Cluster
 from serving.completer import Message
 from serving.local import lifecycle
-from serving.manifests import Release, service_name
+from serving.manifests import Release, service_name, version_of
 from serving.rollout import events
 from serving.rollout.decide import Stay
 from serving.rollout.judge import Judge
@@ -55,6 +55,7 @@ def deploy(context: Context, spec: str, version: str, checkpoint_path: str) -> s
         context.detail["aliases"] = list(served.aliases)
         return url
     now = time.time()
+    local.keep_prompts(settings, service, _prompts(model), model.evaluation.max_new_tokens)
     record = acting.begin(
         cluster,
         local.log(settings),
@@ -104,13 +105,19 @@ def rollout(context: Context, spec: str, version: str) -> str:
         "curve": curve(policy, events.verify(text)),
         "bounds": {"rollback": 1 / policy.false_rollback, "proof": 1 / policy.missed},
     }
+    local.forget_prompts(settings, service)
     if outcome == "promoted":
-        catalog_of(settings).promote(model.name, int(version))
+        promoted(settings, model.name, service)
         return outcome
     raise RolledBack(
         f"{record.candidate} was rolled back: {record.reason}",
         hint=f"{record.stable} is served as before; penstock rollout certificate verify {path}",
     )
+
+
+def promoted(settings: Settings, name: str, service: str) -> None:
+    """Make the version of an InferenceService the registry's champion."""
+    catalog_of(settings).promote(name, version_of(service))
 
 
 def curve(policy: Rollout, replayed: list[events.Replayed]) -> list[dict[str, Any]]:
@@ -149,11 +156,12 @@ class _Users:
         self._counters = LiveCounters(
             lifecycle.url(settings), name, candidate=record.candidate, stable=record.stable
         )
-        self._since = self._counters.read(None)[2]
+        self._since = self._counters.read(None).cursor
 
     def counted(self) -> dict[str, int]:
         """Return requests of users: all, failed ones, and those the candidate got."""
-        candidate, stable, _ = self._counters.read(self._since)
+        read = self._counters.read(self._since)
+        candidate, stable = read.candidate, read.stable
         self._counters.close()
         return {
             "user_requests_total": candidate.requests + stable.requests,
@@ -167,13 +175,7 @@ def _drive(context: Context, model: ModelSpec, policy: Rollout, record: Record) 
     settings = context.settings
     cluster, never = lifecycle.cluster(settings), threading.Event()
     owner = f"run-{settings.run_id}"
-    world = local.build(
-        settings,
-        model.name,
-        policy,
-        _prompts(model),
-        max_new_tokens=model.evaluation.max_new_tokens,
-    )
+    world = local.build(settings, model.name, policy)
     controller = acting.Controller(cluster, local.log(settings), world, owner)
     try:
         while True:

@@ -32,13 +32,14 @@ def command(once: bool, threads: int) -> None:
     Finishes what a dead pipeline left, and keeps deadlines. Stops at SIGTERM or Ctrl-C; another
     owner can then go on at once.
 
-    In shadow it replays the requests that the gateway logged. The items of data.evaluate are not
-    known to it, so it gathers no evidence of quality: a rollout that has yet to prove it ends at
-    its deadline as the policy says. After a promotion, penstock run moves the registry's alias.
+    In shadow it replays what penstock run would have replayed: the items of data.evaluate, which
+    were kept beside the rollout, and the requests that the gateway logged. A version that it
+    promotes becomes the registry's champion.
     """
     need("local", "aiohttp", "prometheus_client")
     from contextlib import closing
 
+    from components.steps.rollout import promoted
     from penstock.cli.rollout_keeper import Duty, Keeper
     from serving.local import lifecycle
     from serving.sources import local
@@ -50,6 +51,7 @@ def command(once: bool, threads: int) -> None:
         world=lambda name, policy: closing(local.build(settings, name, policy)),
         owner=f"controller-{socket.gethostname()}-{os.getpid()}",
         tell=_tell,
+        promoted=lambda name, record: promoted(settings, name, record.candidate),
     )
     asyncio.run(_until_told(Keeper(duty, threads=threads), once=once))
 

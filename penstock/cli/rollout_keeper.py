@@ -21,7 +21,7 @@ from serving import controller as acting
 from serving import lease
 from serving.cluster import Cluster, Object
 from serving.rollout import events
-from serving.rollout.decide import Seen, Stay
+from serving.rollout.decide import Seen, Shift, Stay
 from serving.rollout.evidence import Batch
 from serving.rollout.record import Record
 from serving.rollout.step import Step
@@ -39,7 +39,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _ignore(_late_s: float, _took_s: float) -> None:
+def _ignore(*_: object) -> None:
     pass
 
 
@@ -55,6 +55,10 @@ class Duty:
     owner: str
     tell: Callable[[str], None]
     """Takes a line per decision."""
+
+    promoted: Callable[[str, Record], None] = _ignore
+    """Takes name and record of a version that was promoted, before the one it replaces is removed;
+    may be called again."""
 
     timed: Callable[[float, float], None] = _ignore
     """Takes, for every look, how late it began and how long it took, in seconds."""
@@ -103,6 +107,9 @@ class Keeper:
 
         self._left: set[str] = set()
         """Names of living owners, when this ends before they do."""
+
+        self._owed: dict[str, Record] = {}
+        """Name → a promotion that has yet to be told."""
 
         self._told: dict[str, str] = {}
         self._current = _Current()
@@ -182,6 +189,9 @@ class Keeper:
             await self._pause(delay_s)
             if not await self._until_free(name, once=once):
                 return
+            record = acting.record_of(obj)
+            if record is not None and record.phase == "promoted":
+                self._owed[name] = record  # whoever promoted it died before what it replaced went
             with await self._blocking(self._duty.world, name, self._policy(obj)) as world:
                 await self._drive(name, world)
             await self._blocking(lease.release, self._duty.cluster, name, self._duty.owner)
@@ -218,12 +228,13 @@ class Keeper:
         while not self._stop.is_set():
             wait_s = self._interval()
             try:
+                await self._settle(name)
                 made = await self._look(name, world)
             except ConfigurationError:
                 raise
             except _TROUBLE as problem:
                 self._trouble(name, problem)
-                made, wait_s = None, lease.RENEW_S
+                made, wait_s = None, self._scan_s
             if made is None:
                 if await self._blocking(self._is_elsewhere, name):
                     return
@@ -234,6 +245,12 @@ class Keeper:
                         return
                     wait_s = lease.RENEW_S
             await self._pause(wait_s)
+
+    async def _settle(self, name: str) -> None:
+        """Tell of a promotion, before the next look removes what it replaces."""
+        if name in self._owed:
+            await self._blocking(self._duty.promoted, name, self._owed[name])
+            del self._owed[name]
 
     async def _look(self, name: str, world: acting.World) -> Step | None:
         due = time.perf_counter()
@@ -259,6 +276,8 @@ class Keeper:
             versions = f"{record.candidate} against {record.stable}"
             self._duty.tell(f"{name}: looked after from {place(record)} on, {versions}")
         self._told.pop(name, None)
+        if isinstance(made.action, Shift) and record.phase == "promoted":
+            self._owed[name] = record
         if not isinstance(made.action, Stay):
             self._duty.tell(f"{name}: {words(events.told(made.action))}")
         return record.owner

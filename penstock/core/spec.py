@@ -187,6 +187,12 @@ class Rollout(_Part):
     inconclusive: Literal["hold", "rollback"] = Field(
         "hold", description="What happens when a deadline comes before the evidence."
     )
+    thin: Literal["proceed", "wait"] = Field(
+        "proceed",
+        description="What happens where live traffic is too thin for a step's proof: even a "
+        "perfect version would need more than half of step_s. Proceed once the step has lasted "
+        "soak_s, a minute at least, on what shadow has proven; or wait.",
+    )
     replay_rps: float = Field(
         15.0, ge=0, description="Prompts per second replayed to both versions in shadow, at most."
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -16,6 +17,7 @@ from aiohttp import web
 from serving.headers import NO_LOG, REPLAY, VERSION
 from serving.local.metrics import Metrics, Outcome
 from serving.local.requestlog import Entry
+from serving.local.scorebook import Sent
 from serving.sse import StreamClock
 
 _LONGEST_LOGGED_CHARS = 65_536
@@ -32,13 +34,27 @@ class Hop:
     service: str
     endpoints: tuple[str, ...]
     body: bytes
-    replay: bool = False
-    """Whether it is no user's: neither counted nor logged."""
+    drawn: bool = True
+    """Whether the split chose the version for it."""
 
-    def urls(self, turn: int) -> list[str]:
-        """Return the replicas, each turn starting at another one."""
-        start = turn % len(self.endpoints)
-        return [*self.endpoints[start:], *self.endpoints[:start]]
+    sent: Sent | None = None
+    """Where it can be scored; None for a replay, which is neither counted nor logged."""
+
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of the answer, beside its own."""
+
+    @property
+    def replay(self) -> bool:
+        """Whether it is no user's."""
+        return self.sent is None
+
+    def replicas(self, turn: int) -> list[tuple[str, str]]:
+        """Return half and URL of the replicas, each turn starting at another one."""
+        whole = len(self.endpoints) // 2
+        halves = ["a"] * whole + ["b"] * whole + [""]  # one too many is in neither
+        known = list(zip(halves, self.endpoints, strict=False))
+        start = turn % len(known)
+        return [*known[start:], *known[:start]]
 
 
 @dataclass
@@ -52,7 +68,11 @@ class Forwarder:
     pending: list[Entry] = field(default_factory=list)
     """What the request log has yet to write."""
 
-    turn: itertools.count[int] = field(default_factory=itertools.count)
+    turns: defaultdict[str, itertools.count[int]] = field(
+        default_factory=lambda: defaultdict(itertools.count)
+    )
+    """InferenceService → its next replica: one count for all would follow the split's own turns."""
+
     http: aiohttp.ClientSession = field(init=False)
 
     def open(self) -> None:
@@ -65,7 +85,7 @@ class Forwarder:
 
     async def exchange(self, request: web.Request, hop: Hop) -> web.StreamResponse:
         """Return the answer of one of the replicas, or why there is none."""
-        start, outcome = time.perf_counter(), Outcome()
+        start, outcome = time.perf_counter(), Outcome(drawn=hop.drawn)
         in_flight = self.metrics.in_flight.labels(hop.name, hop.service)
         if not hop.replay:
             in_flight.inc()
@@ -91,12 +111,12 @@ class Forwarder:
         self, request: web.Request, hop: Hop, start: float, outcome: Outcome
     ) -> web.StreamResponse:
         try:
-            upstream = await self._open(request.path, hop)
+            upstream = await self._open(request.path, hop, outcome)
             if upstream is None:
                 response = unavailable(f"no replica of {hop.name!r} answers")
             else:
                 outcome.head_s = time.perf_counter() - start
-                return await _Relay(request, upstream, outcome).run(hop.service, start)
+                return await _Relay(request, upstream, outcome).run(hop, start)
         except TimeoutError:
             response = refusal(504, f"the replica was silent for {self.silence_s:g} s", "silent")
         except aiohttp.ClientError as problem:
@@ -104,10 +124,13 @@ class Forwarder:
         outcome.status = response.status
         return response
 
-    async def _open(self, path: str, hop: Hop) -> aiohttp.ClientResponse | None:
+    async def _open(self, path: str, hop: Hop, outcome: Outcome) -> aiohttp.ClientResponse | None:
         """Return the head of an answer; None if no replica can have seen the request."""
         headers = _REPLAY_HEADERS if hop.replay else _HEADERS
-        for url in hop.urls(next(self.turn)):
+        for half, url in hop.replicas(next(self.turns[hop.service])):
+            outcome.half = half
+            if hop.sent is not None:
+                hop.sent.half = half
             try:
                 return await self.http.post(f"{url}{path}", data=hop.body, headers=headers)
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
@@ -123,10 +146,10 @@ class _Relay:
     upstream: aiohttp.ClientResponse
     outcome: Outcome
 
-    async def run(self, service: str, start: float) -> web.StreamResponse:
+    async def run(self, hop: Hop, start: float) -> web.StreamResponse:
         """Pass the answer on, as it comes."""
         headers = {k: v for k, v in self.upstream.headers.items() if k.lower() not in _HOP_BY_HOP}
-        headers[VERSION] = service
+        headers |= {VERSION: hop.service, **hop.headers}
         try:
             if "Content-Length" not in self.upstream.headers:
                 return await self._stream(headers, StreamClock(start))

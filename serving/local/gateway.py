@@ -5,6 +5,9 @@ answered. Requests with the same `X-Penstock-Session` go to the same version, as
 allow. A request with `X-Penstock-No-Log` is not logged; the others are, redacted. One with
 `X-Penstock-Service` goes to that version whatever the weights; it is a replay, so it is neither
 logged nor counted among the live ones.
+
+`X-Penstock-Request` of an answer is its id. `POST /v1/scores` with `{"request": id, "metric":
+"helpful", "score": 0.8}` scores it later, while the weights are still the same.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from pathlib import Path
 from aiohttp import web
 
 from penstock.core.errors import PortOccupied
-from serving.headers import SERVICE, SESSION
+from serving.headers import REQUEST, SERVICE, SESSION
 from serving.local.forward import Forwarder, Hop, refusal, unavailable
 from serving.local.metrics import Outcome
 from serving.local.objects import SqliteCluster
@@ -29,6 +32,7 @@ from serving.local.processes import hold
 from serving.local.redact import redact_body
 from serving.local.requestlog import Entry, RequestLog
 from serving.local.routing import Table
+from serving.local.scorebook import Scorebook, Sent, mistake
 
 _REFRESH_S = 0.1
 _LOG_PERIOD_S = 0.5
@@ -44,6 +48,7 @@ class Gateway:
     log: RequestLog
     forwarder: Forwarder
     table: Table = field(default_factory=Table)
+    scores: Scorebook = field(default_factory=Scorebook)
 
     async def follow(self) -> None:
         """Take over changes of the objects."""
@@ -91,6 +96,7 @@ def application(
     app.router.add_get("/v1/models", _models)
     for path in ("/v1/chat/completions", "/v1/completions"):
         app.router.add_post(path, _forward)
+    app.router.add_post("/v1/scores", _score)
     return app
 
 
@@ -143,13 +149,41 @@ async def _forward(request: web.Request) -> web.StreamResponse:
     if asked is not None and not gateway.table.owns(name, asked):
         return refusal(404, f"{asked!r} is no version of {name!r}", "service_not_found")
     replay = asked is not None
-    service = asked if replay else route.choose(name, request.headers.get(SESSION))
+    session = request.headers.get(SESSION)
+    service = asked if replay else route.choose(name, session)
+    drawn = not replay and gateway.table.drawn(name, session)
     endpoints = gateway.table.endpoints(service)
     if service is None or not endpoints:
         if not replay:
-            gateway.forwarder.metrics.ended(name, service or "", Outcome(503), 0.0)
+            outcome = Outcome(503, drawn=drawn)
+            gateway.forwarder.metrics.ended(name, service or "", outcome, 0.0)
         return unavailable(f"no replica of {service or name!r} is ready")
-    return await gateway.forwarder.exchange(request, Hop(name, service, endpoints, body, replay))
+    sent = None if replay else Sent(name, service, route.split)
+    hop = Hop(name, service, endpoints, body, drawn=drawn, sent=sent)
+    if sent is not None:
+        hop.headers[REQUEST] = gateway.scores.enter(sent)
+    return await gateway.forwarder.exchange(request, hop)
+
+
+async def _score(request: web.Request) -> web.Response:
+    """Take a score that comes after the answer."""
+    gateway = request.app[GATEWAY]
+    try:
+        body = json.loads(await request.read())
+        key, metric, score = body["request"], body["metric"], body["score"]
+    except (ValueError, KeyError, TypeError):
+        return refusal(400, "the body must have request, metric and score", "invalid_body")
+    if wrong := mistake(metric, score):
+        return refusal(400, wrong, "invalid_score")
+    sent = gateway.scores.find(key) if isinstance(key, str) else None
+    if sent is None:
+        message = f"no answer {key!r} is known: it was not given here, or too long ago"
+        return refusal(404, message, "request_not_found")
+    route = gateway.table.routes.get(sent.name)
+    why_not = gateway.scores.claim(sent, metric, route.split if route else None)
+    if not why_not:
+        gateway.forwarder.metrics.scored((sent.name, sent.service, sent.half), metric, score)
+    return web.json_response({"counted": not why_not, "reason": why_not})
 
 
 def run(folder: Path, port: int) -> int:

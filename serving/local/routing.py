@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -39,6 +41,27 @@ class Backend:
     endpoints: tuple[str, ...]
 
 
+class Conversations:
+    """Remembers the newest `capacity` conversations, by a digest of each.
+
+    A conversation stays on its version, so it says something about the split only once.
+    """
+
+    def __init__(self, capacity: int = 100_000) -> None:
+        self._capacity = capacity
+        self._met: OrderedDict[bytes, None] = OrderedDict()
+
+    def first(self, name: str, session: str) -> bool:
+        """Return whether this is a conversation's first request for a name, as far as known."""
+        key = hashlib.blake2b(f"{name}\0{session}".encode(errors="replace"), digest_size=8).digest()
+        known = key in self._met
+        self._met[key] = None
+        self._met.move_to_end(key)
+        if len(self._met) > self._capacity:
+            self._met.popitem(last=False)
+        return not known
+
+
 _NOBODY = Backend("", ())
 
 
@@ -48,6 +71,7 @@ class Table:
 
     routes: dict[str, Route] = field(default_factory=dict)
     backends: dict[str, Backend] = field(default_factory=dict)
+    conversations: Conversations = field(default_factory=Conversations)
 
     def update(self, routes: Iterable[Object], services: Iterable[Object]) -> None:
         """Take over the objects; a split whose weights did not change keeps its place."""
@@ -65,6 +89,12 @@ class Table:
             )
             for obj in services
         }
+
+    def drawn(self, name: str, session: str | None) -> bool:
+        """Return whether a request's version is chosen now; asked once for every request."""
+        if not session or not self.routes[name].sticky:
+            return True
+        return self.conversations.first(name, session)
 
     def owns(self, name: str, service: str) -> bool:
         """Return whether an InferenceService is a version of a name, routed to or not."""

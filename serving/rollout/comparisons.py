@@ -77,7 +77,7 @@ class Comparison:
             ratio: The candidate's share of traffic over the stable version's.
         """
         margin, direction = self._bet(part)
-        if self._kind == "score" or part.what == "body":
+        if part.what == "body":
             return bets.live_scores(margin, direction, ratio)
         return bets.live_signs(margin, direction, ratio)
 
@@ -102,11 +102,8 @@ class Comparison:
                 arms = [(arm.requests - arm.errors, arm.errors) for arm in (candidate, stable)]
                 counts = bets.live_sign_counts(*arms)
                 yield from ((part, counts) for part in self.parts)
-            case "score":
-                c, b = (arm.scores.get(self.name, _NONE) for arm in (candidate, stable))
-                if len(c) and len(b):
-                    counts = np.concatenate([c, b])
-                    yield from ((part, counts) for part in self.parts)
+            case "score":  # live ones are paired: how many there are, the split does not say
+                return
             case "latency":
                 c, b = (arm.latency.get(self.name, _NONE) for arm in (candidate, stable))
                 if len(c) and len(b) and scale is not None:

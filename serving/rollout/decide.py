@@ -22,6 +22,9 @@ from serving.rollout.record import Doubt, Phase, Record
 ROLLBACK_S = 120.0
 """How long traffic may take to leave a candidate before a person is asked to look."""
 
+_RATE_S = 60.0
+"""How long requests are counted before a step is called thin."""
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -41,6 +44,9 @@ class Seen:
 
     routed: Mapping[str, int] | None = None
     """InferenceService → percent, as read back from what really routes; None: not known."""
+
+    exhausted: bool = False
+    """Every prompt was replayed: to replay them again would be no new evidence."""
 
     candidate_exists: bool = True
     stable_exists: bool = True
@@ -201,6 +207,12 @@ def _shadow(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Actio
     missing = _missing(record, verdict, judge)
     if not missing:
         return _step(0, judge.policy, f"proven in shadow ({record.evidence.pairs:,} pairs)")
+    if seen.exhausted:
+        return _unproven(
+            f"every prompt was replayed ({record.evidence.pairs:,} pairs), and not proven is: "
+            f"{', '.join(missing)}; more prompts, or wider margins, would prove it",
+            judge.policy,
+        )
     spent_s = seen.now - record.entered_at
     return _prove(missing, spent_s, judge.policy.deadlines.shadow_s, judge.policy)
 
@@ -212,14 +224,37 @@ def _ramp(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Action:
         reason = f"{record.weight} % are not routed yet: {told_split}"
         return _in_time(spent_s, policy.deadlines.step_s, reason)
     missing = _missing(record, verdict, judge)
-    if missing:
+    thin = _thin(record, missing, judge) if missing else ""
+    if missing and not thin:
         return _prove(missing, spent_s, policy.deadlines.step_s, policy)
     if record.step >= len(policy.proof) and spent_s < policy.soak_s:
         return Stay(f"{record.weight} % for {spent_s:.0f} of {policy.soak_s:g} s")
     shown = f"{record.evidence.requests:,} live requests"
     if record.step + 1 < len(policy.steps):
-        return _step(record.step + 1, policy, f"proven live at {record.weight} % ({shown})")
-    return Shift("soak", 100, f"proven live ({shown})")
+        reason = thin or f"proven live at {record.weight} % ({shown})"
+        return _step(record.step + 1, policy, reason)
+    return Shift("soak", 100, thin or f"proven live ({shown})")
+
+
+def _thin(record: Record, missing: list[str], judge: Judge) -> str:
+    """Return why this step's traffic cannot prove what is missing in time; empty when it can.
+
+    It never can if even a perfect candidate would need more than half of the step's deadline. That
+    is a matter of policy and traffic alone, so no candidate gets through by failing. Requests are
+    counted up to the last one that was seen: a source that is down looks silent, not thin.
+    """
+    policy, counted_s = judge.policy, record.evidence_at - record.entered_at
+    in_shadow = all("shadow" in policy.metrics[name].prove_in for name in missing)
+    if policy.thin == "wait" or not in_shadow or counted_s < max(_RATE_S, policy.soak_s):
+        return ""
+    rate = record.arrived / counted_s
+    needed = judge.fewest(policy.proof[record.step], record.weight)
+    if rate * policy.deadlines.step_s / 2 >= needed:
+        return ""
+    return (
+        f"{rate:.2g} requests per second are too few to prove {', '.join(missing)} live at "
+        f"{record.weight} % ({needed:,} or more are needed); shadow has proven it"
+    )
 
 
 def _soak(record: Record, seen: Seen, policy: Rollout) -> Action:
@@ -254,7 +289,10 @@ def _prove(missing: list[str], spent_s: float, deadline_s: float, policy: Rollou
     names = ", ".join(missing)
     if spent_s <= deadline_s:
         return Stay(f"not proven yet: {names}")
-    reason = f"not proven within {deadline_s:g} s: {names}"
+    return _unproven(f"not proven within {deadline_s:g} s: {names}", policy)
+
+
+def _unproven(reason: str, policy: Rollout) -> Action:
     if policy.inconclusive == "rollback":
         return roll_back(reason)
     return Hold("inconclusive", reason)

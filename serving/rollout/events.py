@@ -215,6 +215,7 @@ def _plain_arm(arm: Arm) -> dict[str, Any]:
         "errors": arm.errors,
         "latency": {name: sparse(counts) for name, counts in arm.latency.items()},
         "scores": {name: sparse(counts) for name, counts in arm.scores.items()},
+        "draws": arm.draws,
     }
 
 
@@ -240,6 +241,7 @@ def _arm(body: Mapping[str, Any]) -> Arm:
         body["errors"],
         {name: dense(counts, BUCKETS) for name, counts in body["latency"].items()},
         {name: dense(counts, SCORE_STEPS + 1) for name, counts in body["scores"].items()},
+        body["draws"],
     )
 
 

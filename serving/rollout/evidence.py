@@ -86,6 +86,10 @@ class Arm:
     scores: Mapping[str, Ints] = field(default_factory=dict)
     """Metric → (SCORE_STEPS + 1,) scored requests per step."""
 
+    draws: int = 0
+    """How often the split chose this version: once for a conversation, which then stays, however
+    many requests it makes."""
+
 
 NO_PAIRS = Pairs(np.zeros((0, 2), dtype=np.int64))
 NO_REQUESTS = Arm()

@@ -19,10 +19,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from penstock.core.spec import Rollout
-from serving.rollout.bets import Scale, scale_of
+from serving.rollout.bets import Scale, difference_counts, scale_of
 from serving.rollout.comparisons import ROLLBACK, Comparison, Part
-from serving.rollout.eprocess import factors, log_evidence, log_mean, stakes
+from serving.rollout.eprocess import BETS, UNIT, factors, log_evidence, log_mean, stakes
 from serving.rollout.evidence import BUCKETS, Arm, Batch, Ints
+from serving.rollout.matching import NOBODY, Waiting, match
 
 Setting = Literal["shadow", "live"]
 PROOF_IN_SHADOW = 1.0
@@ -30,6 +31,10 @@ HISTORY_WANTED = 40
 """Latencies of the stable version before its 95th percentile is a place to bet at."""
 
 _HISTORY_KEPT = 20_000
+_NONE = np.zeros(0, dtype=np.int64)
+SLOW = 0.05
+"""Share of requests beyond the 95th percentile."""
+
 _WRONG_SPLIT = 1e-4
 _BROKEN_CONTROL = 0.01
 
@@ -50,13 +55,16 @@ class Evidence:
     """(tests, bets) log-wealth, in the order of `Judge.tests`."""
 
     split: Ints
-    """(2, bets): the candidate got more, or less, than its share."""
+    """(2, bets): the candidate was drawn more, or less, often than its share."""
 
     control: Ints
     """(2 · accusing live tests, bets): halves of the stable version, each accused by the other."""
 
     history: Mapping[str, Ints]
     """`setting/metric` → (BUCKETS,) latencies of the stable version."""
+
+    waiting: Mapping[str, Waiting]
+    """Metric → live scores without a partner of the other version."""
 
     pairs: int = 0
     requests: int = 0
@@ -98,9 +106,11 @@ class Judge:
         ]
         self.tests += [Test("live", each.name, part) for each in self._live for part in each.parts]
         self._rows = {test: row for row, test in enumerate(self.tests)}
+        self._scored = [each for each in self._live if policy.metrics[each.name].kind == "score"]
+        self._counted = [each for each in self._live if policy.metrics[each.name].kind != "score"]
         self._paired_tables = {
             (each.name, part): each.paired_table(part)
-            for each in self._shadow
+            for each in (*self._shadow, *self._scored)
             for part in each.parts
         }
         self._live_tables: dict[int, dict[tuple[str, Part], Ints]] = {}
@@ -110,7 +120,7 @@ class Judge:
     def start(self) -> Evidence:
         """Return the evidence of nothing."""
         controls = 2 * len(self._control_rows)
-        return Evidence(stakes(len(self.tests)), stakes(2), stakes(controls), {})
+        return Evidence(stakes(len(self.tests)), stakes(2), stakes(controls), {}, {})
 
     def add(self, evidence: Evidence, batch: Batch, percent: int) -> Evidence:
         """Return the evidence with a batch.
@@ -122,15 +132,16 @@ class Judge:
                 nothing to compare live.
         """
         wealth, split = evidence.wealth.copy(), evidence.split.copy()
-        history = dict(evidence.history)
+        history, waiting = dict(evidence.history), dict(evidence.waiting)
         if len(batch.pairs):
             self._settle_pairs(wealth, batch, history)
         if 0 < percent < 100:
             for test, gain in self._gains(batch.candidate, batch.stable, percent, history):
                 wealth[self._rows[test]] += gain
-            arrived = np.array([batch.candidate.requests, batch.stable.requests])
+            drawn = np.array([batch.candidate.draws, batch.stable.draws])
             for row, table in enumerate(_split_tables(percent)):
-                split[row] += arrived @ table
+                split[row] += drawn @ table
+            self._settle_scores(wealth, batch, waiting, evidence.requests)
         control = self._settle_control(evidence.control, batch, history)
         for name, seconds in batch.stable.latency.items():
             _remember(history, f"live/{name}", seconds)
@@ -140,6 +151,7 @@ class Judge:
             split=split,
             control=control,
             history=history,
+            waiting=waiting,
             pairs=evidence.pairs + len(batch.pairs),
             requests=evidence.requests + batch.candidate.requests,
         )
@@ -175,6 +187,30 @@ class Judge:
             if setting in margins.prove_in and found[name] < wanted
         ]
 
+    def fewest(self, multiple: float, percent: int) -> int:
+        """Return how many live requests of both versions a proof takes if the candidate is perfect.
+
+        Nobody fails, and only the stable version, by the definition of its 95th percentile, is
+        slow. It depends on the policy alone: a candidate cannot look unprovable by failing.
+
+        Args:
+            multiple: Of `reject`, that must be excluded.
+            percent: The candidate's share.
+        """
+        share, tables = percent / 100, self._tables_at(percent)
+        wanted = math.log(len(BETS) / self.policy.missed)
+        found = 0.0
+        for each in self._counted:  # how many answers will be scored, nobody knows
+            margins = self.policy.metrics[each.name]
+            if "live" not in margins.prove_in:
+                continue
+            (proof,) = (part for part in each.parts if part.purpose == multiple)
+            candidate_fine, _, stable_bad = tables[each.name, proof]
+            bad = SLOW if margins.kind == "latency" else 0.0
+            growth = (share * candidate_fine + (1 - share) * bad * stable_bad) / UNIT
+            found = max(found, wanted / float(growth.max()))
+        return math.ceil(found)
+
     def doubt(self, verdict: Verdict) -> str:
         """Return why the comparison itself cannot be trusted; empty when it can."""
         if verdict.split >= math.log(1 / _WRONG_SPLIT):
@@ -197,12 +233,27 @@ class Judge:
             counts = np.bincount(stable[stable >= 0], minlength=BUCKETS)
             _remember(history, f"shadow/{name}", counts)
 
+    def _settle_scores(
+        self, wealth: Ints, batch: Batch, waiting: dict[str, Waiting], salt: int
+    ) -> None:
+        for each in self._scored:
+            arms = (batch.candidate, batch.stable)
+            new = [arm.scores.get(each.name, _NONE) for arm in arms]
+            if not any(scores.any() for scores in new):
+                continue
+            before = waiting.get(each.name, NOBODY)
+            pairs, waiting[each.name] = match(before, new[0], new[1], salt)
+            counts = difference_counts(pairs[:, 0], pairs[:, 1])
+            for part in each.parts:
+                row = self._rows[Test("live", each.name, part)]
+                wealth[row] += counts @ self._paired_tables[each.name, part]
+
     def _gains(
         self, candidate: Arm, stable: Arm, percent: int, history: Mapping[str, Ints]
     ) -> Iterator[tuple[Test, Ints]]:
         """Yield what live requests add to the log-wealth of each test."""
         tables = self._tables_at(percent)
-        for each in self._live:
+        for each in self._counted:
             scale = _scale(history, f"live/{each.name}")
             for part, counts in each.live(candidate, stable, scale):
                 yield Test("live", each.name, part), counts @ tables[each.name, part]
@@ -212,7 +263,7 @@ class Judge:
             ratio = Fraction(percent, 100 - percent)
             self._live_tables[percent] = {
                 (each.name, part): each.live_table(part, ratio)
-                for each in self._live
+                for each in self._counted
                 for part in each.parts
             }
         return self._live_tables[percent]

@@ -59,6 +59,9 @@ class Record:
     evidence_at: float = 0.0
     """When evidence came last."""
 
+    arrived: int = 0
+    """Live requests of both versions since the step of the ramp began."""
+
     held: Doubt = ""
     """Why it is held; empty when it is not."""
 
@@ -152,6 +155,10 @@ def _plain(evidence: Evidence) -> dict[str, Any]:
         "split": evidence.split.tolist(),
         "control": evidence.control.tolist(),
         "history": {key: sparse(counts) for key, counts in sorted(evidence.history.items())},
+        "waiting": {
+            key: [steps.tolist() for steps in sides]
+            for key, sides in sorted(evidence.waiting.items())
+        },
         "pairs": evidence.pairs,
         "requests": evidence.requests,
     }
@@ -160,4 +167,10 @@ def _plain(evidence: Evidence) -> dict[str, Any]:
 def _evidence(body: Mapping[str, Any]) -> Evidence:
     arrays = {key: np.array(body[key], dtype=np.int64) for key in ("wealth", "split", "control")}
     history = {key: dense(counts, BUCKETS) for key, counts in body["history"].items()}
-    return Evidence(**arrays, history=history, pairs=body["pairs"], requests=body["requests"])
+    waiting = {
+        key: (np.array(one, dtype=np.int64), np.array(other, dtype=np.int64))
+        for key, (one, other) in body["waiting"].items()
+    }
+    return Evidence(
+        **arrays, history=history, waiting=waiting, pairs=body["pairs"], requests=body["requests"]
+    )

@@ -39,6 +39,7 @@ def step(record: Record, batch: Batch, seen: Seen, judge: Judge) -> Step:
             evidence=evidence,
             cursors={**(record.cursors or {}), **batch.cursors},
             evidence_at=seen.now if batch.size else record.evidence_at,
+            arrived=record.arrived + batch.candidate.requests + batch.stable.requests,
         )
     verdict = judge.verdict(record.evidence)
     action = next_action(record, verdict, seen, judge)
@@ -60,6 +61,7 @@ def _apply(record: Record, action: Action, now: float) -> Record:
                 held="",
                 held_at=0.0,
                 command="",
+                arrived=0,
                 cursors=_without(record.cursors, LIVE),  # what came before was at another weight
             )
         case Hold(doubt, reason):

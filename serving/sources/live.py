@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.core.errors import NotReady, ServingError
 from serving.rollout.evidence import NO_REQUESTS, Arm
-from serving.sources.counters import Sample, Snapshot, delta, snapshot_of
+from serving.sources.counters import Sample, Snapshot, delta, halves, snapshot_of
 
 _PREFIX = "penstock_gateway_"
+
+
+class Reading(NamedTuple):
+    """What users' requests showed since a cursor."""
+
+    candidate: Arm
+    stable: Arm
+    control: tuple[Arm, Arm]
+    """Two halves of the stable version's replicas; empty where there is one replica."""
+
+    cursor: str
+    """Behind them."""
 
 
 class LiveCounters:
@@ -40,7 +53,7 @@ class LiveCounters:
         self._name, self._candidate, self._stable = name, candidate, stable
         self._client = httpx.Client(timeout=timeout_s, transport=transport, trust_env=False)
 
-    def read(self, cursor: str | None) -> tuple[Arm, Arm, str]:
+    def read(self, cursor: str | None) -> Reading:
         """Return what candidate and stable did since the cursor, and the cursor after it.
 
         Without a cursor both are empty: what was counted before is no evidence. Committed
@@ -53,11 +66,14 @@ class LiveCounters:
         before = None if cursor is None else Snapshot.from_json(cursor)
         now = snapshot_of(self._scrape(), self._name, (self._candidate, self._stable))
         if before is None:
-            return NO_REQUESTS, NO_REQUESTS, now.to_json()
-        candidate, stable = (
-            delta(before, now, service) for service in (self._candidate, self._stable)
+            nothing = (NO_REQUESTS, NO_REQUESTS)
+            return Reading(*nothing, nothing, now.to_json())
+        return Reading(
+            delta(before, now, self._candidate),
+            delta(before, now, self._stable),
+            halves(before, now, self._stable),
+            now.to_json(),
         )
-        return candidate, stable, now.to_json()
 
     def close(self) -> None:
         """End the connections."""

@@ -133,7 +133,7 @@ class PairedReplayer:
 
     def exhausted(self, cursor: str | None) -> bool:
         """Return whether no prompt is left: more of this replay would be no new evidence."""
-        return self.remaining(cursor) == 0
+        return not self._order or self._order[-1][0] <= (cursor or "")
 
     def replay(self, cursor: str | None, count: int) -> tuple[Pairs, str]:
         """Return the answers to the next `count` prompts, and the cursor behind them.

@@ -11,7 +11,7 @@ from serving.cluster import Cluster
 from serving.controller import weights
 from serving.manifests import ready
 from serving.rollout.decide import Seen
-from serving.rollout.evidence import Batch
+from serving.rollout.evidence import Arm, Batch
 from serving.rollout.record import Record
 from serving.rollout.step import LIVE
 from serving.sources.live import LiveCounters
@@ -82,6 +82,8 @@ class ObservedWorld:
             routed=dict(self._place.routed()) or None,
             candidate_exists=candidate is not None,
             stable_exists=stable is not None,
+            exhausted=record.phase == "shadow"
+            and self._replayer(record).exhausted((record.cursors or {}).get(REPLAY)),
         )
 
     def evidence(self, record: Record, seen: Seen) -> Batch:
@@ -133,10 +135,15 @@ class ObservedWorld:
                 stable=record.stable,
             )
         before = (record.cursors or {}).get(LIVE)
-        candidate, stable, after = self._counters[versions].read(before)
-        if before is not None and not candidate.requests + stable.requests:
+        read = self._counters[versions].read(before)
+        if before is not None and not _anything(read.candidate, read.stable):
             return Batch()
-        return Batch(candidate=candidate, stable=stable, cursors={LIVE: after})
+        return Batch(
+            candidate=read.candidate,
+            stable=read.stable,
+            control=read.control,
+            cursors={LIVE: read.cursor},
+        )
 
     def _warmed(self, record: Record) -> bool:
         """Let both versions answer a few prompts; what comes of it is no evidence."""
@@ -164,3 +171,8 @@ class ObservedWorld:
                 },
             )
         return self._replayers[versions]
+
+
+def _anything(*arms: Arm) -> bool:
+    """Return whether there is something to count: requests, or scores that came later."""
+    return any(arm.requests or any(s.any() for s in arm.scores.values()) for arm in arms)

@@ -57,7 +57,13 @@ class StreamWorld:
             for name in (STABLE, CANDIDATE)
         }
         return Seen(
-            self.now, self.ready, "loading", self.ready, routed, there[CANDIDATE], there[STABLE]
+            self.now,
+            self.ready,
+            "loading",
+            self.ready,
+            routed,
+            candidate_exists=there[CANDIDATE],
+            stable_exists=there[STABLE],
         )
 
     def evidence(self, record: Record, seen: Seen) -> Batch:
@@ -99,4 +105,5 @@ def _arm(rng: np.random.Generator, requests: int, wrong: float) -> Arm:
         return np.bincount(rng.integers(80, 120, requests) - shift, minlength=BUCKETS)
 
     errors = int((rng.random(requests) < wrong).sum())
-    return Arm(requests, errors, {"ttft_p95": seconds(0), "tpot_p95": seconds(40)})
+    latency = {"ttft_p95": seconds(0), "tpot_p95": seconds(40)}
+    return Arm(requests, errors, latency, draws=requests)

@@ -181,7 +181,7 @@ def test_weights_split_and_requests_are_counted_and_logged(local: Local) -> None
     seen = [local.ask(max_tokens=n).headers["X-Penstock-Version"] for n in range(40)]
     assert seen.count("m-v2") == 10
     metrics = httpx.get(f"{lifecycle.url(local.settings)}/metrics", trust_env=False).text
-    assert 'penstock_gateway_requests_total{code="200",name="m",service="m-v2"}' in metrics
+    assert 'penstock_gateway_requests_total{code="200",half="",name="m",service="m-v2"}' in metrics
     log = RequestLog(local.settings.cluster / "requests.db")
     _until(lambda: any('"max_tokens":39' in entry.body for entry in log.newest(50)))
 

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from penstock.cli.app import app
 from penstock.cli.rollout_keeper import Duty, Keeper
-from penstock.core.errors import NotReady
+from penstock.core.errors import NotReady, RegistryUnreachable
 from penstock.core.spec import Rollout
 from serving import controller as acting
 from serving import lease
@@ -61,6 +61,7 @@ class Stage:
 
     def __init__(self, cluster: Cluster, folder: Path, began_at: float | None = None) -> None:
         self.cluster, self.log, self.said = cluster, FileLog(folder), list[str]()
+        self.champions, self.registry_is_down = list[tuple[str, bool]](), 0
         services(cluster)
         self.world = Clocked(cluster, pairs=600, requests=4000)
         self.world.now = time.time() if began_at is None else began_at
@@ -82,8 +83,16 @@ class Stage:
             lambda _name, _policy: nullcontext(self.world),
             owner,
             self.said.append,
+            self.promote,
         )
         return Keeper(duty, threads=2, look_s=0.0, scan_s=0.02, **more)
+
+    def promote(self, _name: str, record: Record) -> None:
+        if self.registry_is_down:
+            self.registry_is_down -= 1
+            raise RegistryUnreachable("the tracking server does not answer")
+        stable_is_there = self.cluster.get("InferenceService", STABLE) is not None
+        self.champions.append((record.candidate, stable_is_there))
 
     def keep(self, *, once: bool = True, seconds: float = 20.0, **more: Any) -> None:
         async def keep() -> None:
@@ -131,6 +140,23 @@ def test_it_removes_what_lost_when_its_owner_died_before(stage: Stage) -> None:
     stage.said.clear()
     stage.keep()
     assert stage.said == []
+
+
+@pytest.mark.parametrize("died_after_the_promotion", [False, True])
+def test_what_it_promotes_becomes_champion_before_the_old_version_goes(
+    stage: Stage, died_after_the_promotion: bool
+) -> None:
+    owner = acting.Controller(stage.cluster, stage.log, stage.world, "run-dead")
+    while died_after_the_promotion and not stage.record.over:
+        owner.look(NAME)
+    lease.release(stage.cluster, NAME, "run-dead")
+    stage.registry_is_down = 1
+    stage.keep(renew_s=0.01)
+    assert stage.champions == [(CANDIDATE, True)]
+    assert stage.cluster.get("InferenceService", STABLE) is None
+    assert any("tracking server" in line for line in stage.said)
+    stage.keep()
+    assert len(stage.champions) == 1  # a person may have moved the alias since
 
 
 def test_it_does_not_remove_a_candidate_made_after_the_end(tmp_path: Path) -> None:

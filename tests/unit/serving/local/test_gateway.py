@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.cluster import Object
-from serving.headers import NO_LOG, REPLAY, SERVICE, SESSION, VERSION
+from serving.headers import NO_LOG, REPLAY, REQUEST, SERVICE, SESSION, VERSION
 from serving.local.gateway import application
 from serving.local.objects import SqliteCluster
 from serving.local.requestlog import RequestLog
@@ -121,8 +121,7 @@ def test_an_answer_comes_through_with_its_version(tmp_path: Path) -> None:
         async with client.post(CHAT, json={"model": "m"}) as answer:
             assert await answer.json() == {"asked": "m"}
             assert answer.headers[VERSION] == "m-v1"
-        metrics = await (await client.get("/metrics")).text()
-        assert 'penstock_gateway_requests_total{code="200",name="m",service="m-v1"} 1.0' in metrics
+        assert await _metric(client, "requests_total") == {"m-v1": 1.0}
 
     _with_gateway(tmp_path, test)
 
@@ -321,7 +320,7 @@ def test_a_client_that_left_is_no_failure(tmp_path: Path, server: type[TestServe
             while not await _metric(client, "requests_total"):
                 await asyncio.sleep(0.01)
         text = await (await client.get("/metrics")).text()
-        assert 'requests_total{code="499",name="m",service="m-v1"} 1.0' in text
+        assert 'requests_total{code="499",half="",name="m",service="m-v1"} 1.0' in text
         assert await _metric(client, "failures_total") == {"m-v1": 0.0}
         assert await _metric(client, "requests_in_flight") == {"m-v1": 0.0}
 
@@ -344,6 +343,119 @@ def test_a_conversation_stays_on_its_version(tmp_path: Path) -> None:
         assert await _versions_of(client, sessions) == first
 
     _with_gateway(tmp_path, test, weights={"m-v1": 50, "m-v2": 50})
+
+
+def test_a_conversation_is_drawn_once_and_other_requests_every_time(tmp_path: Path) -> None:
+    async def test(client: Client) -> None:
+        for session in ("a", "a", "b", "a", "", "", None):
+            headers = {} if session is None else {SESSION: session}
+            async with client.post(CHAT, json={"model": "m"}, headers=headers):
+                pass
+        assert await _metric(client, "draws_total") == {"m-v1": 5.0}
+        assert await _metric(client, "requests_total") == {"m-v1": 7.0}
+
+    _with_gateway(tmp_path, test)
+
+
+def test_the_replicas_of_a_version_are_counted_in_two_halves(tmp_path: Path) -> None:
+    """Also while the split itself takes turns, which must not choose the replica."""
+    asked: list[int] = []
+
+    async def replica(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        asked.append(request.transport.get_extra_info("sockname")[1])
+        return await _well(request)
+
+    async def run() -> None:
+        upstream = web.Application()
+        upstream.router.add_post(CHAT, replica)
+        other = web.Application()
+        other.router.add_post(CHAT, replica)
+        cluster = SqliteCluster(tmp_path / "cluster.db")
+        async with TestServer(upstream) as one, TestServer(other) as two:
+            urls = [str(each.make_url("")).rstrip("/") for each in (one, two)]
+            for service in ("m-v1", "m-v2"):
+                made = cluster.create(_service(service))
+                cluster.replace_status({**made, "status": {"endpoints": urls}})
+            cluster.create(route("m", {"m-v1": 50, "m-v2": 50}))
+            app = application(cluster, RequestLog(tmp_path / "requests.db"))
+            async with TestClient(TestServer(app)) as client:
+                for _ in range(8):
+                    async with client.post(CHAT, json={"model": "m"}):
+                        pass
+                text = await (await client.get("/metrics")).text()
+        for half in "ab":
+            for service in ("m-v1", "m-v2"):
+                labels = f'code="200",half="{half}",name="m",service="{service}"'
+                assert f"penstock_gateway_requests_total{{{labels}}} 2.0" in text
+        assert sorted(map(asked.count, set(asked))) == [4, 4]
+
+    asyncio.run(run())
+
+
+async def _score(client: Client, body: object) -> tuple[int, dict[str, Any]]:
+    async with client.post("/v1/scores", json=body) as answer:
+        return answer.status, await answer.json()
+
+
+def test_an_answer_is_scored_later_and_once(tmp_path: Path) -> None:
+    async def test(client: Client) -> None:
+        async with client.post(CHAT, json={"model": "m"}) as answer:
+            key = answer.headers[REQUEST]
+        body = {"request": key, "metric": "helpful", "score": 0.5}
+        assert await _score(client, body) == (200, {"counted": True, "reason": ""})
+        status, again = await _score(client, body)
+        assert (status, again["counted"]) == (200, False)
+        assert "already" in again["reason"]
+        assert (await _score(client, {**body, "metric": "polite"}))[1]["counted"]
+        assert await _metric(client, "score_count") == {"m-v1": 2.0}
+
+    _with_gateway(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "says"),
+    [
+        ({"request": "nobody-1"}, 404, "too long ago"),
+        ({"request": 7}, 404, "not given here"),
+        ({"score": 1.5}, 400, "from 0 to 1"),
+        ({"score": True}, 400, "from 0 to 1"),
+        ({"metric": "So helpful!"}, 400, "lower-case"),
+        ({"metric": None}, 400, "lower-case"),
+    ],
+)
+def test_a_score_that_is_none_is_refused(
+    tmp_path: Path, change: dict[str, object], status: int, says: str
+) -> None:
+    async def test(client: Client) -> None:
+        async with client.post(CHAT, json={"model": "m"}) as answer:
+            body = {"request": answer.headers[REQUEST], "metric": "helpful", "score": 1}
+        found, refused = await _score(client, {**body, **change})
+        assert found == status
+        assert says in refused["error"]["message"]
+        assert await _metric(client, "score_count") == {}
+
+    _with_gateway(tmp_path, test)
+
+
+def test_a_score_does_not_count_under_other_weights(tmp_path: Path) -> None:
+    async def test(client: Client) -> None:
+        async with client.post(CHAT, json={"model": "m"}) as answer:
+            key = answer.headers[REQUEST]
+        cluster = SqliteCluster(tmp_path / "cluster.db")
+        old = cluster.get("HTTPRoute", "m")
+        assert old is not None
+        cluster.replace({**old, "spec": route("m", {"m-v1": 60, "m-v2": 40})["spec"]})
+        async with asyncio.timeout(10):
+            while (await (await client.get("/routes")).json())["m"] == {"m-v1": 100}:
+                await asyncio.sleep(0.02)
+        _, told = await _score(client, {"request": key, "metric": "helpful", "score": 1})
+        assert told == {
+            "counted": False,
+            "reason": "the weights have changed since it was answered",
+        }
+
+    _with_gateway(tmp_path, test)
 
 
 def test_a_route_can_do_without_conversations(tmp_path: Path) -> None:

@@ -71,12 +71,12 @@ def test_quantiles_of_one_series_are_exact_and_few_buckets_are_shown() -> None:
 def test_what_fails_a_version(outcome: Outcome, failed: bool) -> None:
     metrics = Metrics()
     metrics.ended("m", "m-v1", outcome, 1.0)
-    counts = snapshot_of(_samples(metrics), "m", ["m-v1"]).services["m-v1"]
+    counts = snapshot_of(_samples(metrics), "m", ["m-v1"]).services["m-v1"][""]
     assert (counts.requests, counts.errors) == (1, int(failed))
 
 
 def test_a_failed_request_has_no_latencies() -> None:
     metrics = Metrics()
     metrics.ended("m", "m-v1", Outcome(200, broken=True, ttft_s=1.0, tpot_s=1.0), 1.0)
-    counts = snapshot_of(_samples(metrics), "m", ["m-v1"]).services["m-v1"]
+    counts = snapshot_of(_samples(metrics), "m", ["m-v1"]).services["m-v1"][""]
     assert counts.latency == {}

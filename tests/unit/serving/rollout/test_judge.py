@@ -156,10 +156,28 @@ def test_what_is_not_measured_neither_accuses_nor_proves() -> None:
 
 
 def test_a_split_that_is_not_as_asked_for_is_doubted() -> None:
-    evidence = JUDGE.add(JUDGE.start(), Batch(candidate=Arm(400), stable=Arm(0)), 10)
+    evidence = JUDGE.add(JUDGE.start(), Batch(candidate=Arm(draws=400), stable=Arm()), 10)
     assert "not split as asked" in JUDGE.doubt(JUDGE.verdict(evidence))
-    evidence = JUDGE.add(JUDGE.start(), Batch(candidate=Arm(40), stable=Arm(360)), 10)
+    evidence = JUDGE.add(JUDGE.start(), Batch(candidate=Arm(draws=40), stable=Arm(draws=360)), 10)
     assert JUDGE.doubt(JUDGE.verdict(evidence)) == ""
+
+
+def test_a_conversation_counts_once_for_the_split_whatever_it_asks() -> None:
+    chatty = Batch(candidate=Arm(requests=4000, draws=40), stable=Arm(requests=360, draws=360))
+    assert JUDGE.doubt(JUDGE.verdict(JUDGE.add(JUDGE.start(), chatty, 10))) == ""
+
+
+def test_how_many_requests_a_proof_takes_depends_on_policy_and_share_alone() -> None:
+    assert 2000 < JUDGE.fewest(4.0, 10) < 4000
+    assert JUDGE.fewest(2.0, 10) > JUDGE.fewest(4.0, 10)
+    assert JUDGE.fewest(4.0, 5) > JUDGE.fewest(4.0, 10)
+    errors = Judge(Rollout(metrics={"error_rate": Rollout().metrics["error_rate"]}))
+    needed = errors.fewest(4.0, 10)
+    for share, proven in ((0.5, False), (1.05, True)):
+        count = round(needed * share)
+        batch = Batch(candidate=Arm(count // 10), stable=Arm(count - count // 10))
+        verdict = errors.verdict(errors.add(errors.start(), batch, 10))
+        assert (errors.unproven(verdict, "live", 4.0) == []) is proven
 
 
 def test_replicas_that_differ_among_themselves_are_doubted() -> None:

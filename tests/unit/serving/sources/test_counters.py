@@ -15,7 +15,12 @@ from serving.sources.counters import Counts, Snapshot, delta
 from serving.sources.live import LiveCounters
 
 OUTCOMES = st.sampled_from(
-    [Outcome(200, ttft_s=0.1, tpot_s=0.01), Outcome(200, ttft_s=2.0), Outcome(500), Outcome(200)]
+    [
+        Outcome(200, ttft_s=0.1, tpot_s=0.01),
+        Outcome(200, ttft_s=2.0, half="a"),
+        Outcome(500, half="b"),
+        Outcome(200, drawn=False),
+    ]
 )
 
 
@@ -32,14 +37,24 @@ def _counts(outcomes: list[Outcome]) -> Counts:
             if value is not None:
                 buckets = latency.setdefault(metric, {})
                 buckets[bucket_of(value)] = buckets.get(bucket_of(value), 0) + 1
-    return Counts(len(outcomes), sum(outcome.failed for outcome in outcomes), latency)
+    failed, drawn = (
+        sum(each) for each in ([o.failed for o in outcomes], [o.drawn for o in outcomes])
+    )
+    return Counts(len(outcomes), failed, drawn, latency)
 
 
-def _sum(arms: list[Arm]) -> tuple[int, int, list[int], list[int]]:
+def _snapshot(start: float, outcomes: list[Outcome]) -> Snapshot:
+    """Return a reading of one version, in the halves of its replicas."""
+    halves = {half: [o for o in outcomes if o.half == half] for half in ("", "a", "b")}
+    return Snapshot(start, {"m-v2": {half: _counts(found) for half, found in halves.items()}})
+
+
+def _sum(arms: list[Arm]) -> tuple[int, int, int, list[int], list[int]]:
     zero = np.zeros(BUCKETS, dtype=np.int64)
     return (
         sum(arm.requests for arm in arms),
         sum(arm.errors for arm in arms),
+        sum(arm.draws for arm in arms),
         *(
             sum((arm.latency[metric] for arm in arms), zero).tolist()
             for metric in ("ttft_p95", "tpot_p95")
@@ -56,21 +71,26 @@ def test_differences_add_up_to_what_happened_over_any_restarts(
         so_far: list[Outcome] = []
         for happened in scrapes:
             so_far += happened
-            now = Snapshot(float(start), {"m-v2": _counts(so_far)})
+            now = _snapshot(float(start), so_far)
             arms.append(delta(Snapshot.from_json(cursor), now, "m-v2"))
             cursor = now.to_json()
         scraped += so_far
-    whole = delta(Snapshot(0.0, {}), Snapshot(0.0, {"m-v2": _counts(scraped)}), "m-v2")
+    whole = delta(Snapshot(0.0, {}), _snapshot(0.0, scraped), "m-v2")
     assert _sum(arms) == _sum([whole])
 
 
 @given(st.lists(OUTCOMES), st.lists(OUTCOMES))
 def test_a_counter_that_fell_began_anew(before: list[Outcome], after: list[Outcome]) -> None:
-    old, new = _counts(before), _counts(after)
-    arm = delta(Snapshot(1.0, {"m-v2": old}), Snapshot(1.0, {"m-v2": new}), "m-v2")
-    assert arm.requests == new.requests - (0 if new.fell_below(old) else old.requests)
+    old, new = _snapshot(1.0, before), _snapshot(1.0, after)
+    arm = delta(old, new, "m-v2")
+    fell = any(n.fell_below(o) for n, o in zip(*_both(new, old), strict=True))
+    assert arm.requests == len(after) - (0 if fell else len(before))
     assert min(arm.requests, arm.errors) >= 0
     assert all((counts >= 0).all() for counts in arm.latency.values())
+
+
+def _both(new: Snapshot, old: Snapshot) -> tuple[list[Counts], list[Counts]]:
+    return list(new.services["m-v2"].values()), list(old.services["m-v2"].values())
 
 
 @pytest.mark.parametrize("cursor", ["", "{", "[]", "{}", '{"start": 1, "services": {"a": 3}}'])
@@ -104,7 +124,7 @@ def gateway() -> Iterator[_Gateway]:
 
 def test_live_requests_are_read_once(gateway: _Gateway) -> None:
     gateway.metrics.ended("m", "m-v1", Outcome(200), 1.0)
-    candidate, stable, cursor = gateway.source.read(None)
+    candidate, stable, _, cursor = gateway.source.read(None)
     assert (candidate.requests, stable.requests) == (0, 0)
     for name, service, outcome in [
         ("m", "m-v1", Outcome(200, ttft_s=0.1)),
@@ -115,12 +135,35 @@ def test_live_requests_are_read_once(gateway: _Gateway) -> None:
     ]:
         gateway.metrics.ended(name, service, outcome, 1.0)
     for _ in range(2):  # a cursor that was not committed is read again
-        candidate, stable, behind = gateway.source.read(cursor)
+        candidate, stable, _, behind = gateway.source.read(cursor)
         assert (candidate.requests, candidate.errors) == (2, 1)
         assert (stable.requests, stable.errors) == (1, 0)
         assert stable.latency["ttft_p95"].nonzero()[0].tolist() == [bucket_of(0.1)]
-    candidate, stable, _ = gateway.source.read(behind)
+    candidate, stable, *_ = gateway.source.read(behind)
     assert (candidate.requests, stable.requests) == (0, 0)
+
+
+def test_the_halves_of_the_stable_version_are_read_apart(gateway: _Gateway) -> None:
+    cursor = gateway.source.read(None).cursor
+    for half, status in (("a", 200), ("a", 200), ("b", 500), ("", 200)):
+        gateway.metrics.ended("m", "m-v1", Outcome(status, half=half), 1.0)
+    read = gateway.source.read(cursor)
+    assert [(arm.requests, arm.errors) for arm in read.control] == [(2, 0), (1, 1)]
+    assert (read.stable.requests, read.stable.errors) == (4, 1)
+    assert [arm.requests for arm in gateway.source.read(read.cursor).control] == [0, 0]
+
+
+def test_scores_that_come_later_are_read_once(gateway: _Gateway) -> None:
+    cursor = gateway.source.read(None).cursor
+    for score in (0.0, 0.5, 1.0, 1.0):
+        gateway.metrics.scored(("m", "m-v2", ""), "helpful", score)
+    gateway.metrics.scored(("m", "m-v1", "a"), "helpful", 0.25)
+    read = gateway.source.read(cursor)
+    assert read.candidate.scores["helpful"].nonzero()[0].tolist() == [0, 100, 200]
+    assert read.candidate.scores["helpful"].sum() == 4
+    assert read.stable.scores["helpful"].nonzero()[0].tolist() == [50]
+    again = gateway.source.read(read.cursor)
+    assert again.candidate.scores["helpful"].sum() == 0
 
 
 def test_a_restarted_gateway_counts_from_zero(gateway: _Gateway) -> None:
