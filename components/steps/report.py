@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-from components.steps import curves
+from components.steps import curves, precision
 from components.steps.plots import Bar, intervals, timeline
 from penstock.core.runs import RunRecord, StepRecord
 
@@ -53,6 +53,7 @@ def render(run: RunRecord, others: Sequence[RunRecord] = ()) -> str:
     steps = {step.step: step for step in run.steps}
     began = datetime.fromtimestamp(run.started_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     sections: list[tuple[str, str, Callable[[StepRecord, RunRecord], str]]] = [
+        ("quantize", "Precision", _precision),
         ("evaluate", "Evaluation", _evaluation),
         ("scan", "Scans", _scans),
         ("check_data", "Data checks", _data_checks),
@@ -71,7 +72,7 @@ def render(run: RunRecord, others: Sequence[RunRecord] = ()) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(run.name)}: {escape(run.outcome)}</title>"
-        f"<style>{_STYLE}{curves.STYLE}</style></head>"
+        f"<style>{_STYLE}{curves.STYLE}{precision.STYLE}</style></head>"
         f'<body><h1>{escape(run.name)} <span class="badge {run.outcome}">{run.outcome}</span></h1>'
         f'<p class="sub">run {escape(run.run_id)} · {began} · {run.wall_s:.1f} s<br>'
         f"{escape(str(run.spec.get('source', '')))}</p>"
@@ -96,6 +97,10 @@ def _timeline(run: RunRecord) -> str:
             for s in run.steps
         ]
     )
+
+
+def _precision(step: StepRecord, _run: RunRecord) -> str:
+    return precision.section(step.detail, _table)
 
 
 def _evaluation(step: StepRecord, run: RunRecord) -> str:
