@@ -56,8 +56,8 @@ golden: setup ## regenerate what golden tests compare: read the diff before you 
 	@$(BIN)/python -c "from registry.passport import schema_text; import sys; sys.stdout.write(schema_text())" > docs/reference/passport.schema.json
 
 lock: setup ## resolve the pins again
-	@for e in core local dev; do \
-	  case $$e in core) x="";; local) x="--extra local";; dev) x="--extra local --group dev";; esac; \
+	@for e in core local quantize dev; do \
+	  case $$e in core) x="";; dev) x="--extra quantize --group dev";; *) x="--extra $$e";; esac; \
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $$x pyproject.toml -o requirements/$$e.txt; done
 
 clean: ## remove what can be made again

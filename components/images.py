@@ -7,3 +7,9 @@ from penstock import __version__
 
 STEPS = f"penstock-python:{__version__}"
 """Holds the wheel with the `local` extra, kfp (no dependencies), sh and python3."""
+
+QUANTIZE = f"penstock-quantize-python:{__version__}"
+"""Holds the wheel with the `quantize` extra."""
+
+TRTLLM = f"penstock-trtllm-python:{__version__}"
+"""Holds TensorRT-LLM, and the wheel in an environment of its own."""

@@ -27,6 +27,8 @@ COMMANDS = {
     "demo": ("penstock.cli.demo", "Run the whole lifecycle with the example model."),
     "rollout": ("penstock.cli.rollout", "Show, steer and prove how new versions take over."),
     "controller": ("penstock.cli.controller", "Look after rollouts that nobody looks after."),
+    "checkpoint": ("penstock.cli.checkpoint", "Look for what engines would read wrongly."),
+    "engine": ("penstock.cli.engine", "Build, list and verify TensorRT-LLM engines."),
     "store": ("penstock.cli.store", "Show the checkpoints here, or remove what nothing needs."),
     "doctor": ("penstock.cli.doctor", "Say what this machine can do, and what is missing."),
     "version": ("penstock.cli.version", "Print the version."),

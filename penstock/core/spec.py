@@ -11,15 +11,17 @@ from typing import Annotated, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     WithJsonSchema,
     model_validator,
 )
 
-from penstock.core.errors import ConfigurationError
+from penstock.core.errors import ConfigurationError, RecipeImpossible
 from penstock.core.hardware import ACCELERATORS
 from penstock.core.identity import ModelRef
+from penstock.core.recipes import DEFAULTS, SHORT_NAMES, Recipe, parse_recipe, recipe_of
 
 
 def _reference(text: str) -> str:
@@ -156,6 +158,47 @@ class Deadlines(_Part):
     held_s: float = Field(7200.0, gt=0, description="Held this long, it is rolled back.")
 
 
+def _precision(given: object) -> object:
+    """Return `auto`, or recipes in the order they were given; none keeps the checkpoint's own."""
+    if given == "auto" or isinstance(given, tuple):
+        return given
+    listed = given if isinstance(given, list) else [given]
+    return tuple(found for each in listed for found in _recipe(each))
+
+
+def _recipe(given: object) -> tuple[Recipe, ...]:
+    if given == AS_IT_CAME:
+        return ()
+    if isinstance(given, dict):
+        try:
+            return (parse_recipe(given, where="a recipe"),)
+        except RecipeImpossible as problem:
+            raise ValueError(str(problem)) from problem
+    if not isinstance(given, str) or given not in SHORT_NAMES:
+        raise ValueError(" | ".join(PRECISIONS))
+    return (recipe_of(given),)
+
+
+AS_IT_CAME = "bf16"
+PRECISIONS = ("auto", AS_IT_CAME, *sorted(SHORT_NAMES))
+_PRECISION_SCHEMA = {
+    "anyOf": [
+        {"enum": list(PRECISIONS)},
+        {
+            "type": "object",
+            "properties": {"scheme": {"enum": list(DEFAULTS)}},
+            "required": ["scheme"],
+        },
+        {"type": "array", "items": {"type": ["string", "object"]}},
+    ]
+}
+Precision = Annotated[
+    Literal["auto"] | tuple[Recipe, ...],
+    BeforeValidator(_precision),
+    WithJsonSchema(_PRECISION_SCHEMA),
+]
+
+
 class Rollout(_Part):
     """How a new version takes over: by evidence, step by step."""
 
@@ -255,8 +298,12 @@ class ModelSpec(_Part):
         description="Further arguments of the engine, such as --fault=live-errors=0.2 of the CPU "
         "engine. The same weights with other arguments are another version.",
     )
-    precision: Literal["auto", "bf16", "fp8", "int4", "nvfp4"] = Field(
-        "auto", description="Precision of the weights; auto keeps the checkpoint's own."
+    precision: Precision = Field(
+        "auto",
+        description="Precision of the weights: a recipe's name, a recipe document with its "
+        "`scheme`, or a list of them. The smallest that loses nothing worth speaking of is served; "
+        "if none does, the checkpoint as it came (bf16). auto: what engine and hardware compute "
+        "natively.",
     )
     replicas: int = Field(1, ge=1, le=64, description="Engine processes or pods per version.")
     data: Data = Field(Data(), description="Data sets to check, evaluate and calibrate with.")

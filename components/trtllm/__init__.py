@@ -1,0 +1,1 @@
+"""TensorRT-LLM: what is run to make an engine, what identifies it, where it is kept."""
