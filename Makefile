@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test soak unit check fix golden lock clean
+.PHONY: help setup demo test soak conformance unit check fix golden lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,15 +27,18 @@ demo: setup ## the whole lifecycle on this machine, with a served model at the e
 
 test: setup ## all tests that need no cluster
 	@echo "==> unit, contract and golden tests"
-	@$(BIN)/python -m pytest -q -m "not integration and not soak"
+	@$(BIN)/python -m pytest -q -m "not integration and not soak and not conformance"
 	@echo "==> integration tests: servers and processes on 127.0.0.1"
-	@$(BIN)/python -m pytest -q -m "integration and not soak"
+	@$(BIN)/python -m pytest -q -m "integration and not soak and not conformance"
 
 soak: setup ## kills and interleavings by the thousand: minutes
 	@$(BIN)/python -m pytest -q -m soak
 
+conformance: setup ## what we write, read by transformers 4.57 and vLLM: minutes, and gigabytes once
+	@$(BIN)/python -m pytest -q -m conformance tests/conformance
+
 unit: setup ## the quick ones
-	@$(BIN)/python -m pytest -q -m "not integration and not soak"
+	@$(BIN)/python -m pytest -q -m "not integration and not soak and not conformance"
 
 check: setup ## everything static: format, lint, types, imports, dependencies, dead code, spelling
 	@$(BIN)/ruff format --check -q .

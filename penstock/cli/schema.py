@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from penstock.core import matrix
 from penstock.core.spec import ModelSpec
 
 REFERENCE = Path("docs/reference")
@@ -19,6 +20,7 @@ def documents() -> dict[str, str]:
     return {
         "model.schema.json": json.dumps(schema, indent=2) + "\n",
         "model-yaml.md": _reference(schema),
+        "precision.md": matrix.render(),
     }
 
 
