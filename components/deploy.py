@@ -12,7 +12,7 @@ def deploy(spec: str, version: str, checkpoint: dsl.Input[dsl.Model]) -> str:
     Args:
         spec: The document `model.yaml`, as JSON.
         version: What `register` returned.
-        checkpoint: Manifest from `pull`.
+        checkpoint: Manifest from `quantize`.
     """
     import os
 

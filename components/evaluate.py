@@ -18,7 +18,7 @@ def evaluate(
     Args:
         spec: The document `model.yaml`, as JSON.
         resolved: What `resolve` returned.
-        checkpoint: Manifest from `pull`.
+        checkpoint: Manifest from `quantize`.
         evaluation: Result and per-item records.
         metrics: The headline numbers, for the UI.
     """

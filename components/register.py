@@ -12,6 +12,7 @@ def register(
     checkpoint: dsl.Input[dsl.Model],
     scans: dsl.Input[dsl.Artifact],
     report: dsl.Input[dsl.Artifact],
+    precision: dsl.Input[dsl.Artifact],
     evaluation: dsl.Input[dsl.Artifact],
 ) -> str:
     """Register a model version with its passport in MLflow; return the version.
@@ -19,9 +20,10 @@ def register(
     Args:
         spec: The document `model.yaml`, as JSON.
         resolved: What `resolve` returned.
-        checkpoint: Manifest from `pull`.
+        checkpoint: Manifest from `quantize`.
         scans: From `scan`.
         report: From `check_data`.
+        precision: From `quantize`.
         evaluation: From `evaluate`.
     """
     import os
@@ -30,5 +32,5 @@ def register(
     from components.steps.context import step
 
     with step("register", os.environ) as context:
-        evidence = verbs.Evidence(scans.path, report.path, evaluation.path)
+        evidence = verbs.Evidence(scans.path, report.path, evaluation.path, precision.path)
         return verbs.register(context, spec, resolved, checkpoint.path, evidence)

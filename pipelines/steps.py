@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 STEPS = (
-    *("resolve", "pull", "scan", "check_data", "evaluate", "register"),
+    *("resolve", "pull", "scan", "check_data", "quantize", "evaluate", "register"),
     *("deploy", "rollout"),
 )
 """What a person waits for, in order."""

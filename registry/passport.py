@@ -28,6 +28,18 @@ class Decision(_Part):
     reason: str
 
 
+class Precision(_Part):
+    """How the weights came to their precision."""
+
+    outcome: Literal["skipped", "kept", "accept"] = Field(
+        description="skipped: nothing was tried; kept: nothing that was tried may replace it; "
+        "accept: this checkpoint was made from its parent."
+    )
+    reason: str
+    recipe: dict[str, Any] | None = Field(None, description="How it was made from its parent.")
+    parent_root: str = Field(description="Digest of the checkpoint as it came.")
+
+
 class Passport(_Part):
     """Everything that is known about a version. `Passport.model_validate(p.model_dump()) == p`."""
 
@@ -39,6 +51,7 @@ class Passport(_Part):
     licence: str = Field("", description="As the model card states it.")
     data: dict[str, str] = Field(description="Fingerprint per data set.")
     runtime_args: list[str] = Field([], description="What the engine is told beside the weights.")
+    precision: Precision | None = Field(None, description="How its weights were quantized.")
     evaluation: dict[str, Any] = Field(description="Scores with their intervals.")
     decisions: list[Decision]
     made: Made

@@ -59,8 +59,8 @@ def _dots(parent: Mapping[str, Any], made: Sequence[Mapping[str, Any]]) -> list[
 
 
 def _speed(each: Mapping[str, Any]) -> str:
-    speed = each.get("tokens_per_s")
-    return f", {speed:,.0f} tok/s" if speed else ""
+    speed = each.get("tokens_per_cpu_s")
+    return f", {speed:,.0f} tok/CPU-s" if speed else ""
 
 
 def _costs(tried: Sequence[Mapping[str, Any]], table: Table) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from components.steps.context import Context, write_atomically
+from components.steps.measuring import items_of
 from components.steps.scoring import latency
-from components.steps.verbs import catalog_of, checkpoint_of, items_of, spec_of
+from components.steps.verbs import catalog_of, checkpoint_of, spec_of
 from penstock.core.errors import NotReady, RolledBack, ServingError
 from penstock.core.settings import Settings
 from penstock.core.spec import ModelSpec, Rollout

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import penstock
 from components.steps.comparison import compare, paired
 from components.steps.context import Context, write_atomically
+from components.steps.measuring import Asked, measured
 from components.steps.memo import remembered
 from components.steps.parameters import as_parameter
-from components.steps.scoring import Item, measure
 from penstock.core.documents import parse_spec
 from penstock.core.errors import (
     ConfigurationError,
@@ -30,13 +30,11 @@ from penstock.core.settings import Settings
 from penstock.core.spec import ModelSpec
 from registry import datachecks, scans
 from registry.catalog import CHAMPION, EVALUATION, PASSPORT, Candidate, Catalog
-from registry.datasets import read_rows
-from registry.passport import Decision, Made, Passport
+from registry.passport import Decision, Made, Passport, Precision
 from registry.pull import Hub
 from registry.pull import pull as pull_checkpoint
 from registry.pull import resolve as resolve_reference
 from registry.store import Store, hash_file, verify
-from serving.completer import Message
 
 _ROWS_DETAIL = "items"
 
@@ -48,6 +46,7 @@ class Evidence:
     scans: str
     report: str
     evaluation: str
+    precision: str
 
 
 def resolve(context: Context, spec: str) -> str:
@@ -58,12 +57,12 @@ def resolve(context: Context, spec: str) -> str:
             "target, runtime: this version serves on this machine with the CPU engine",
             hint="set target: local and runtime: cpu (or leave them out)",
         )
-    source = resolve_reference(model.ref, _hub(context.settings))
+    source = resolve_reference(model.ref, hub_of(context.settings))
     data = {
         name: {"path": path, "digest": str(hash_file(Path(path)))}
         for name, path in _named_sets(model).items()
     }
-    body = {"source": str(source), "data": data, "runtime": "cpu", "precision": model.precision}
+    body = {"source": str(source), "data": data, "runtime": "cpu"}
     context.detail |= body
     return as_parameter(json.dumps(body))
 
@@ -73,7 +72,7 @@ def pull(context: Context, spec: str, resolved: str, path: str) -> dict[str, Any
     source = ModelRef.parse(json.loads(resolved)["source"])
     pulled = pull_checkpoint(
         source,
-        _hub(context.settings),
+        hub_of(context.settings),
         Store(context.settings.store),
         spec_of(spec).policy,
         lambda done, total: context.progress(done, total, "bytes"),
@@ -151,25 +150,15 @@ def evaluate(
         _write(out_path, {"verdict": verdict})
         return {}
     _same_data(data)
-    key = {
-        "what": "evaluation",
-        "root": str(manifest.root),
-        "data": data["evaluate"]["digest"],
-        "max_new_tokens": model.evaluation.max_new_tokens,
-    }
-
-    def make(target: Path) -> None:
-        measured = _measure(context, folder, Path(data["evaluate"]["path"]), model)
-        _write(str(target / "measured.json"), measured)
-
     kept = context.settings.run_dir / "evaluation"
-    context.reused = remembered(context.settings.home / "memo", key, kept, make)
-    measured = json.loads((kept / "measured.json").read_text())
-    comparison = _against_champion(context.settings, model, measured, str(manifest.root))
-    verdict = _verdict(model, measured, comparison)
-    result = {**measured, "comparison": comparison, "verdict": verdict}
+    found, context.reused = measured(
+        context, folder, str(manifest.root), Asked.of(model, data), kept
+    )
+    comparison = _against_champion(context.settings, model, found, str(manifest.root))
+    verdict = _verdict(model, found, comparison)
+    result = {**found, "comparison": comparison, "verdict": verdict}
     context.detail |= {k: v for k, v in result.items() if k != _ROWS_DETAIL}
-    context.detail["wrong"] = [r for r in measured["items"] if not r["correct"]][:12]
+    context.detail["wrong"] = [r for r in found["items"] if not r["correct"]][:12]
     _write(out_path, result)
     if verdict["outcome"] != "pass":
         raise EvaluationFailed(
@@ -177,9 +166,9 @@ def evaluate(
             hint="the report shows every skill; improve the model, or change evaluation in "
             "model.yaml",
         )
-    scores = {"exact_match": float(measured["exact_match"]["share"])}
-    if measured["perplexity"] is not None:
-        scores["perplexity"] = float(measured["perplexity"])
+    scores = {"exact_match": float(found["exact_match"]["share"])}
+    if found["perplexity"] is not None:
+        scores["perplexity"] = float(found["perplexity"])
     return scores
 
 
@@ -193,7 +182,8 @@ def register(
     scanned = json.loads(Path(evidence.scans).read_text())
     pinned = json.loads(resolved)
     checked = json.loads(Path(evidence.report).read_text())
-    scores = {k: v for k, v in evaluation.items() if k not in (_ROWS_DETAIL, "latency")}
+    precision = Precision.model_validate_json(Path(evidence.precision).read_text())
+    scores = {k: v for k, v in evaluation.items() if k not in (_ROWS_DETAIL, "latency", "speed")}
     passport = Passport(
         name=model.name,
         source=str(manifest.source),
@@ -202,6 +192,7 @@ def register(
         licence=scanned["licence"],
         data={name: each["digest"] for name, each in pinned["data"].items()},
         runtime_args=model.runtime_args,
+        precision=precision,
         evaluation=scores,
         decisions=_decisions(scanned, checked, evaluation),
         made=Made(
@@ -211,11 +202,11 @@ def register(
         ),
     )
     metrics = {"exact_match": evaluation["exact_match"]["share"]} if "items" in evaluation else {}
-    measured = {k: v for k, v in evaluation.items() if k in ("exact_match", "skills", "items")}
+    kept = {k: v for k, v in evaluation.items() if k in ("exact_match", "skills", "items")}
     candidate = Candidate(
         root=str(manifest.root),
         source_uri=folder.as_uri(),
-        evidence=_digest([measured, passport.data, model.runtime_args]),
+        evidence=_digest([kept, passport.data, model.runtime_args]),
         metrics=metrics,
         params={"source": str(manifest.source), "root": str(manifest.root)},
         documents={PASSPORT: passport.model_dump(), EVALUATION: evaluation},
@@ -229,29 +220,6 @@ def register(
         "aliases": list(version.aliases),
     }
     return str(version.number)
-
-
-def _measure(context: Context, folder: Path, path: Path, model: ModelSpec) -> dict[str, Any]:
-    from serving.engine.inprocess import InProcessCompleter
-
-    completer = InProcessCompleter(folder)
-    try:
-        return measure(
-            completer,
-            items_of(path),
-            max_new_tokens=model.evaluation.max_new_tokens,
-            on_progress=lambda done, total: context.progress(done, total, "answers"),
-        )
-    finally:
-        completer.close()
-
-
-def items_of(path: Path) -> list[Item]:
-    """Return a data set as questions."""
-    return [
-        Item(row.id, row.skill, cast("list[Message]", row.conversation), row.answer)
-        for row in read_rows(path)
-    ]
 
 
 def _against_champion(
@@ -319,7 +287,8 @@ def spec_of(text: str) -> ModelSpec:
     return parse_spec(text, where="spec")
 
 
-def _hub(settings: Settings) -> Hub:
+def hub_of(settings: Settings) -> Hub:
+    """Return the Hub that the settings name."""
     return Hub(settings.hub_endpoint, settings.hub_token)
 
 

@@ -47,8 +47,8 @@ def command(  # noqa: PLR0917 - options of one command
     import json
 
     from components.steps.comparison import compare, paired
+    from components.steps.measuring import items_of
     from components.steps.scoring import measure
-    from components.steps.verbs import items_of
 
     before = _saved(against) if against is not None else None
     if save is not None and not save.parent.is_dir():

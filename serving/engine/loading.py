@@ -87,7 +87,7 @@ def load(folder: Path) -> Loaded:
     """
     config = _read_config(folder)
     _refuse_foreign_quantization(folder, config)
-    tokenizer = _open_tokenizer(folder)
+    tokenizer = open_tokenizer(folder)
     model = _open_model(folder)
     eos = _eos_token_ids(model, tokenizer)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST_CONTEXT)
@@ -124,7 +124,8 @@ def _refuse_foreign_quantization(folder: Path, config: Mapping[str, Any]) -> Non
         )
 
 
-def _open_tokenizer(folder: Path) -> Any:
+def open_tokenizer(folder: Path) -> Any:
+    """Returns the checkpoint's tokenizer; `EngineRefused` if it cannot be used."""
     from transformers import AutoTokenizer
 
     try:
