@@ -32,13 +32,16 @@ from penstock.core.errors import (
 from penstock.core.hardware import ACCELERATORS
 from penstock.core.identity import Digest
 from penstock.core.manifest import Manifest
-from penstock.core.recipes import SHORT_NAMES, Recipe
+from penstock.core.recipes import GROUP_SIZES, SHORT_NAMES, Fp8Dynamic, Recipe, parse_recipe
 from penstock.core.spec import ModelSpec
 from registry.datasets import read_rows
 from registry.store import Store, hash_file
 
 MOST_COMPARED = 200
 """Items whose tokens are compared one by one; every item is answered."""
+
+BUDGET = 6
+"""Most checkpoints that a search makes."""
 
 Row = dict[str, Any]
 
@@ -99,7 +102,11 @@ def choose(
     )
     parent = Parent(manifest, folder, found)
     work = Work(context, model, data, parent)
-    rows += work.try_all(wanted)
+    rows += [work.tried(recipe) for recipe in wanted]
+    refused = [row for row in rows if row["outcome"] == "refuse"]
+    if smallest(rows) is None and refused:
+        worst = min(refused, key=lambda row: row["size_bytes"])
+        rows += work.searched(parse_recipe(worst["recipe"]))
     best = smallest(rows)
     decided |= {"tried": rows, "parent": work.point(parent.folder, parent.manifest, found)}
     if best is None:
@@ -122,9 +129,33 @@ class Work:
         self._store = Store(context.settings.store)
         self._asked = Asked.of(model, data)
 
-    def try_all(self, recipes: Sequence[Recipe]) -> list[Row]:
-        """Return a row per recipe, in their order."""
-        return [self.tried(recipe) for recipe in recipes]
+    def searched(self, refused: Recipe) -> list[Row]:
+        """Return what was tried in the neighbourhood of a recipe that loses too much.
+
+        Smaller groups, and the layers that rounding hurts most spared: in at most `BUDGET` tries.
+        """
+        from components.quantization.produce import sensitivities
+        from components.quantization.search import Judgement, candidates, search
+
+        rows: list[Row] = []
+
+        def attempt(recipe: Recipe) -> Judgement:
+            row = self.tried(recipe)
+            rows.append({**row, "searched": True})
+            return Judgement(row["outcome"] == "accept", row.get("score", 0.0), row["reason"])
+
+        ranked = sensitivities(
+            self._parent.folder,
+            self._prompts("calibrate") or self._prompts("evaluate"),
+            lambda done, total, _what: self._context.progress(done, total, "layers"),
+            group_size=getattr(refused, "group_size", 128),
+        )
+        target, sizes = target_of(self._model), group_sizes_of(self._parent.folder)
+        mixed = bool(recipes_for([Fp8Dynamic()], target)[0])
+        near = candidates(refused, ranked, group_sizes=sizes, mixed=mixed)
+        runs = [each for each in near if recipes_for([each.recipe], target)[0]]
+        search(runs, attempt, BUDGET)
+        return rows
 
     def tried(self, recipe: Recipe) -> Row:
         """Make a recipe and judge what came of it; what cannot be made is a row as well."""
@@ -184,7 +215,7 @@ class Work:
             self._parent.folder,
             recipe,
             scratch,
-            self._prompts() if recipe.needs_calibration else (),
+            self._prompts("calibrate") if recipe.needs_calibration else (),
             lambda done, total, _what: self._context.progress(done, total, recipe.label),
         )
         manifest = self._store.add(scratch, self._parent.manifest.source, owned=True)
@@ -198,22 +229,15 @@ class Work:
         }
         write_atomically(target / "made.json", json.dumps(body))
 
-    def _prompts(self) -> list[str]:
-        """Return the calibration set as the model reads it."""
-        if "calibrate" not in self._data:
+    def _prompts(self, name: str) -> list[str]:
+        """Return a data set as the model reads it, answers included; empty where there is none."""
+        if name not in self._data:
             return []
-        from serving.engine.loading import open_tokenizer
+        from components.quantization.calibration import rendered
 
-        tokenizer = open_tokenizer(self._parent.folder)
-        rows = read_rows(Path(self._data["calibrate"]["path"]))
-        if not tokenizer.chat_template:
-            return [f"{row.prompt}{row.answer}" for row in rows]
-        return [
-            tokenizer.apply_chat_template(
-                [*row.conversation, {"role": "assistant", "content": row.answer}], tokenize=False
-            )
-            for row in rows
-        ]
+        rows = read_rows(Path(self._data[name]["path"]))
+        turns = [[*row.conversation, {"role": "assistant", "content": row.answer}] for row in rows]
+        return rendered(self._parent.folder, turns)
 
     def _verdict(
         self, folder: Path, root: str, found: Mapping[str, Any], kept: Path
@@ -283,6 +307,15 @@ def fitting(recipe: Recipe, folder: Path) -> Recipe:
     if wanted and longest and wanted.length > longest:
         changes["calibration"] = wanted.model_copy(update={"length": longest})
     return recipe.model_copy(update=changes)
+
+
+def group_sizes_of(folder: Path) -> list[int]:
+    """Return the group sizes that divide every layer of a checkpoint."""
+    from components.quantization.fit import fitting_group_size
+    from registry.conformance.reading import read
+
+    checkpoint = read(folder)
+    return [size for size in GROUP_SIZES if fitting_group_size(checkpoint, size) == size]
 
 
 def pinned(model: ModelSpec) -> dict[str, Any]:

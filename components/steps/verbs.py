@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import penstock
-from components.steps.comparison import compare, paired
+from components.guard.comparison import compare, paired
 from components.steps.context import Context, write_atomically
 from components.steps.measuring import Asked, measured
 from components.steps.memo import remembered

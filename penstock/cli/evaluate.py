@@ -46,7 +46,7 @@ def command(  # noqa: PLR0917 - options of one command
     """Evaluate TARGET: a checkpoint folder, or the URL of an OpenAI-compatible endpoint."""
     import json
 
-    from components.steps.comparison import compare, paired
+    from components.guard.comparison import compare, paired
     from components.steps.measuring import items_of
     from components.steps.scoring import measure
 

@@ -96,7 +96,7 @@ def _found(step: StepRecord) -> str:  # noqa: C901 - one line per step, read top
             ready_s = found["ready_s"]
             after = "a candidate, without traffic" if ready_s is None else f"ready, {ready_s:.1f} s"
             told = f"{found['service']}: {after}"
-        case "rollout":
+        case "quantize" | "rollout":
             told = found["reason"]
         case _:
             told = ""

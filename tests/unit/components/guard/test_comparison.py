@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.steps.comparison import Pairs, compare, interval, mcnemar, paired
+from components.guard.comparison import Pairs, compare, interval, mcnemar, paired
 
 counts = st.integers(0, 40)
 

@@ -1,0 +1,296 @@
+"""What a spec asks to be built for TensorRT-LLM, and the step that builds it, with the fakes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.steps import build_engine as step
+from components.steps.context import Context
+from components.steps.context import step as framed
+from components.steps.engine_asked import asked, recipe_for, trtllm_recipe
+from components.trtllm.cache import EngineCache
+from components.trtllm.model import Recipe
+from penstock.core.documents import parse_spec
+from penstock.core.errors import (
+    BuildFailed,
+    CheckpointBroken,
+    ConfigurationError,
+    DataRefused,
+    EngineRefused,
+    LifecycleError,
+    RecipeImpossible,
+    SpecError,
+)
+from penstock.core.identity import Digest, ModelRef
+from penstock.core.recipes import ModelOptFp8, ModelOptInt4Awq, parse_recipe, recipe_of
+from penstock.core.spec import ModelSpec
+from registry.store import Store
+from tests.fakes import trtllm, trtllm_parent
+
+H100, L4, B200, A100 = "nvidia-h100-80gb", "nvidia-l4", "nvidia-b200-180gb", "nvidia-a100-80gb"
+
+
+def _spec(**changes: Any) -> ModelSpec:
+    body: dict[str, Any] = {
+        "name": "tiny",
+        "source": "hf://acme/tiny@main",
+        "runtime": "tensorrt-llm",
+        "hardware": {"accelerator": H100},
+    }
+    return parse_spec(json.dumps(body | changes), where="spec")
+
+
+def test_the_shape_is_the_specs_and_tensor_parallelism_what_is_left_of_the_gpus() -> None:
+    hardware = {"accelerator": H100, "count": 8}
+    found = asked(_spec(hardware=hardware, engine={"pipeline_parallel": 2, "max_batch_size": 16}))
+    assert (found.shape.tp, found.shape.pp, found.shape.gpus) == (4, 2, 8)
+    assert (found.shape.max_batch_size, found.shape.max_seq_len) == (16, 4096)
+    assert (found.gpu.name, found.image.tag) == (H100, "1.2.1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"runtime": "vllm"}, "runtime: vllm"),
+        ({"hardware": {"accelerator": "cpu"}}, "hardware.accelerator: cpu"),
+        (
+            {"hardware": {"accelerator": H100, "count": 3}, "engine": {"pipeline_parallel": 2}},
+            "engine.pipeline_parallel: 2 does not divide hardware.count 3",
+        ),
+        ({"precision": "fp8"}, "nearest: modelopt-fp8"),
+        ({"precision": ["modelopt-fp8", "modelopt-int4-awq"]}, "a build takes one recipe"),
+        ({"precision": "modelopt-nvfp4"}, "modelopt-nvfp4 does not run in tensorrt-llm"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_with_the_reason(
+    changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises((ConfigurationError, RecipeImpossible), match=says) as raised:
+        asked(_spec(**changes))
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize("image", ["nvcr.io/nvidia/tensorrt-llm/release", "a/b:latest", "a/b:1.2"])
+def test_an_image_without_an_exact_version_is_a_mistake_of_the_spec(image: str) -> None:
+    with pytest.raises(SpecError, match=r"engine\.image"):
+        _spec(engine={"image": image})
+
+
+@pytest.mark.parametrize(
+    ("gpu", "version", "name"),
+    [
+        (A100, "1.2.1", "modelopt-int4-awq"),
+        (L4, "1.2.1", "modelopt-fp8"),
+        (H100, "1.2.1", "modelopt-fp8"),
+        (H100, "1.3.0", "modelopt-fp8"),  # fp8-dynamic comes first there, and is not ModelOpt's
+        (B200, "1.2.1", "modelopt-fp8"),
+    ],
+)
+def test_auto_takes_the_first_of_modelopts_that_is_computed_natively(
+    gpu: str, version: str, name: str
+) -> None:
+    found = recipe_for("auto", gpu, version)
+    assert found is not None
+    assert found.name == name
+
+
+def test_a_recipe_of_another_producer_is_not_made_here() -> None:
+    assert recipe_for((), H100, "1.2.1") is None
+    with pytest.raises(RecipeImpossible, match="fp8-dynamic: not made by ModelOpt"):
+        recipe_for((recipe_of("fp8-dynamic"),), H100, "1.3.0")
+
+
+def test_a_recipe_becomes_options_of_quantize_py() -> None:
+    assert trtllm_recipe(None, "") == Recipe()
+    assert trtllm_recipe(ModelOptFp8(kv_cache="fp8"), "/data") == Recipe(
+        "fp8", kv_dtype="fp8", calibration="/data", samples=128
+    )
+    assert trtllm_recipe(ModelOptInt4Awq(group_size=64), "").group_size == 64
+
+
+@pytest.mark.parametrize(
+    "more", [{"ignore": ["lm_head", "*.down_proj"]}, {"calibration": {"length": 4096}}]
+)
+def test_what_quantize_py_has_no_option_for_is_refused(more: dict[str, Any]) -> None:
+    with pytest.raises(RecipeImpossible, match=r"quantize\.py"):
+        trtllm_recipe(parse_recipe({"scheme": "modelopt-fp8", **more}), "")
+
+
+class Bench:
+    """A home with a pulled checkpoint, and a node with the fake programs."""
+
+    def __init__(self, root: Path, **config: Any) -> None:
+        self.programs = root / "programs"
+        self.home = root / "home"
+        self.env = trtllm.install(self.programs) | {
+            "PENSTOCK_HOME": str(self.home),
+            step.PYTHON: sys.executable,
+            step.EXAMPLES: str(self.programs / "examples"),
+        }
+        parent = trtllm_parent.make(root / "parent", **config)
+        manifest = Store(self.home / "store").add(parent, ModelRef.parse("hf://acme/tiny@main"))
+        self.checkpoint = root / "manifest.json"
+        self.checkpoint.write_text(manifest.to_json())
+        self.resolved = json.dumps({"source": "hf://acme/tiny@main", "data": {}})
+        self.spec = {"engine": trtllm_parent.FITS | {"strategy": "engine"}}
+        self.out = root / "out.json"
+
+    @property
+    def ran(self) -> Counter[str]:
+        path = self.programs / "ran"
+        return Counter(line.split()[0] for line in path.read_text().splitlines() if line)
+
+    def plan(self, **changes: Any) -> tuple[str, str, str]:
+        spec = _spec(**{**self.spec, **changes}).to_json()
+        with framed("plan_engine", self.env) as context:
+            return step.plan_engine(context, spec, self.resolved, str(self.checkpoint))
+
+    def build(self, *, fault: str = "", **changes: Any) -> Context:
+        spec = _spec(**{**self.spec, **changes}).to_json()
+        env = self.env | ({"FAKE_TRTLLM": fault} if fault else {})
+        with framed("build_engine", env) as context:
+            step.build_engine(
+                context, env, spec, self.resolved, str(self.checkpoint), str(self.out)
+            )
+        return context
+
+    def record(self) -> dict[str, Any]:
+        path = self.home / "runs/adhoc/steps/build_engine.json"
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_an_engine_is_built_and_the_second_time_found(
+    bench: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
+    detail = bench.build().detail
+    assert "Total time of building" in capfd.readouterr().err
+    assert [stage["output"] for stage in detail["stages"]] == ["trtllm_checkpoint", "engine"]
+    assert detail["node"]["sm"] == 90
+    assert (detail["scheme"], detail["reused"]) == ("fp8", False)
+    assert "engine/rank0.engine" in {each["path"] for each in detail["files"]}
+    told = json.loads((bench.home / "runs/adhoc/steps/build_engine.progress").read_text())
+    assert told == {"done": 2, "total": 2, "unit": "stages, engine"}
+    artifact = json.loads(bench.out.read_text())
+    entry = EngineCache(bench.home / "engines").entry(Digest.parse(artifact["key"]))
+    assert artifact == {
+        "key": str(entry.key.digest),
+        "strategy": "engine",
+        "folder": str(entry.files),
+        "root": str(entry.manifest.root),
+        "serve": json.loads((entry.files / "serve.json").read_text()),
+        "resources": detail["resources"],
+    }
+    again = bench.build()
+    assert (again.reused, again.detail["stages"], bench.record()["outcome"]) == (True, [], "reused")
+    assert json.loads(bench.out.read_text()) == artifact
+    assert bench.ran == {"quantize": 1, "trtllm-build": 1}
+
+
+def test_the_plan_says_what_the_pod_asks_for(bench: Bench) -> None:
+    assert bench.plan() == ("1", "6", "10241Mi")
+    two = {"hardware": {"accelerator": H100, "count": 2}}
+    assert bench.plan(**two)[:2] == ("2", "8")
+    assert not (bench.programs / "ran").exists()
+
+
+def test_a_plan_that_is_impossible_is_told_in_the_words_of_the_spec(bench: Bench) -> None:
+    with pytest.raises(RecipeImpossible, match="256 positions") as raised:
+        bench.plan(engine={})
+    assert raised.value.hint == "nearest: engine.max_seq_len 256"
+
+
+def test_a_parent_that_tensorrt_llm_reads_wrongly_is_not_built(tmp_path: Path) -> None:
+    theta = {"rope_theta": 500000.0, "rope_type": "default"}
+    bench = Bench(tmp_path, rope_parameters=theta)
+    for act in (bench.plan, bench.build):
+        with pytest.raises(CheckpointBroken, match="rope"):
+            act()
+    assert "rope" in bench.record()["detail"]["refused"]
+    assert not (bench.programs / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ({"FAKE_GPUS": "NVIDIA L4, 8.9, 580.65.06"}, r"\(SM90\), here is NVIDIA L4 \(SM89\)"),
+        ({"TRT_LLM_VERSION": "1.3.0"}, r"engine\.image has 1\.2\.1, here is 1\.3\.0"),
+    ],
+)
+def test_another_node_is_refused_before_anything_runs(
+    bench: Bench, env: dict[str, str], says: str
+) -> None:
+    bench.build()
+    bench.env |= env
+    with pytest.raises(EngineRefused, match=says):
+        bench.build()
+    assert bench.record()["failure"]["kind"] == "EngineRefused"
+    assert bench.record()["detail"]["refused"]
+    assert bench.ran == {"quantize": 1, "trtllm-build": 1}
+
+
+def test_another_driver_is_another_engine(bench: Bench) -> None:
+    first = bench.build().detail["key"]
+    bench.env["FAKE_GPUS"] = trtllm.H100.replace("580", "590")
+    assert bench.build().detail["key"] != first
+
+
+def test_a_checkpoint_is_exported_without_asking_for_the_node(bench: Bench) -> None:
+    bench.env["FAKE_GPUS"] = "NVIDIA L4, 8.9, 580.65.06"
+    detail = bench.build(engine=trtllm_parent.FITS).detail
+    assert (detail["strategy"], detail["node"]) == ("checkpoint", None)
+    assert detail["serve"][:2] == ["trtllm-serve", "/mnt/engine/checkpoint"]
+    assert bench.ran == {"quantize": 1}
+
+
+def test_precision_bf16_only_writes_how_it_is_served(bench: Bench) -> None:
+    detail = bench.build(engine=trtllm_parent.FITS, precision="bf16").detail
+    assert (detail["stages"], detail["serve"][1]) == ([], "/mnt/models")
+    assert {each["path"] for each in detail["files"]} == {"extra_llm_args.yaml", "serve.json"}
+
+
+def test_what_failed_goes_on_where_it_was(bench: Bench) -> None:
+    with pytest.raises(BuildFailed, match="Engine building failed"):
+        bench.build(fault="crash:trtllm-build")
+    stages = bench.record()["detail"]["stages"]
+    assert [(s["output"], s["exit_code"]) for s in stages] == [
+        ("trtllm_checkpoint", 0),
+        ("engine", 1),
+    ]
+    assert [s["output"] for s in bench.build().detail["stages"]] == ["engine"]
+    assert bench.ran == {"quantize": 1, "trtllm-build": 2}
+
+
+def test_prompts_of_the_spec_calibrate_and_are_part_of_the_key(
+    bench: Bench, tmp_path: Path
+) -> None:
+    without = bench.build().detail["key"]
+    prompts = tmp_path / "calibrate.jsonl"
+    row = {"id": "1", "messages": [{"role": "user", "content": "what?"}], "answer": "that"}
+    prompts.write_text(json.dumps(row) + "\n")
+    changes = {"data": {"calibrate": str(prompts)}, "source": f"file://{tmp_path / 'parent'}"}
+    with framed("resolve", bench.env) as context:
+        bench.resolved = step.resolve(context, _spec(**changes).to_json())
+    assert bench.build(**changes).detail["key"] != without
+    (given,) = (bench.home / "engines/.calibration").glob("*/train.jsonl")
+    assert json.loads(given.read_text()) == {"text": "user: what?\nthat"}
+    prompts.write_text(json.dumps(row | {"answer": "other"}) + "\n")
+    with pytest.raises(DataRefused, match="changed while the run"):
+        bench.build(**changes)
+
+
+def test_what_is_impossible_is_refused_before_the_pull(bench: Bench) -> None:
+    with pytest.raises(LifecycleError, match="nearest"), framed("resolve", bench.env) as context:
+        step.resolve(context, _spec(precision="int8").to_json())
+    assert "nearest" in context.detail["refused"]
