@@ -16,9 +16,11 @@ from penstock.cli.app import app
 from penstock.core.documents import parse_spec
 from penstock.core.errors import DataRefused, PrecisionRefused
 from penstock.core.manifest import Manifest
+from penstock.core.recipes import W4A16, parse_recipe
 from penstock.core.settings import Settings
 from penstock.core.spec import ModelSpec
 from registry.store import Store
+from tests.fakes.outliers import with_outliers
 
 pytestmark = pytest.mark.integration
 EXAMPLE = Path("examples/skills").absolute()
@@ -37,14 +39,16 @@ def _spec(tmp_path: Path, precision: str, *, data: bool = True) -> Path:
     return path
 
 
-def _choose(tmp_path: Path, spec: Path, run_id: str = "one") -> tuple[Manifest, dict[str, Any]]:
+def _choose(
+    tmp_path: Path, spec: Path, run_id: str = "one", source: Path = EXAMPLE / "model"
+) -> tuple[Manifest, dict[str, Any]]:
     model: ModelSpec = parse_spec(spec.read_text(), folder=str(tmp_path))
     home = str(tmp_path / "home")
     settings = Settings.from_env({"PENSTOCK_HOME": home, "PENSTOCK_RUN_ID": run_id})
     folder = settings.run_dir / "steps"
     folder.mkdir(parents=True)
     store = Store(settings.store)
-    parent = store.add(EXAMPLE / "model", model.ref)
+    parent = store.add(source, model.ref)
     context = Context(settings, folder, "quantize")
     where = store.checkpoint(parent.root)
     return quantize.choose(context, model, quantize.pinned(model), parent, where)
@@ -65,6 +69,23 @@ def test_the_smallest_that_loses_nothing_is_served_and_made_once(tmp_path: Path)
     again, later = _choose(tmp_path, spec, "two")
     assert again.root == chosen.root
     assert later["tried"][1]["wall_s"] == made["wall_s"]  # remembered, not made again
+
+
+@pytest.mark.soak
+def test_what_four_bits_ruin_is_refused_and_a_mixture_is_found(tmp_path: Path) -> None:
+    """The same function with outlier channels: INT4 loses skills, and they are named."""
+    spec = _spec(tmp_path, "int4")
+    spec.write_text(spec.read_text().replace(f"{EXAMPLE}/model", f"{tmp_path}/outliers"))
+    with_outliers(EXAMPLE / "model", tmp_path / "outliers")
+    chosen, decided = _choose(tmp_path, spec, source=tmp_path / "outliers")
+    plain, *searched = decided["tried"]
+    assert plain["outcome"] == "refuse"
+    assert "it lost skill 'add'" in plain["reason"]
+    assert 1 <= len(searched) <= quantize.BUDGET
+    best = parse_recipe(decided["recipe"])
+    assert isinstance(best, W4A16)
+    assert any(name.endswith("down_proj") for name in best.fp8_layers)
+    assert str(chosen.root) != decided["parent_root"]
 
 
 def test_without_items_nothing_may_replace_the_parent(tmp_path: Path) -> None:
