@@ -9,9 +9,10 @@ from pathlib import Path
 from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
+from pipelines.engine import engine
 from pipelines.lifecycle import lifecycle
 
-PIPELINES: dict[str, BaseComponent] = {"lifecycle": lifecycle}
+PIPELINES: dict[str, BaseComponent] = {"engine": engine, "lifecycle": lifecycle}
 
 
 def compile_text(pipeline: BaseComponent) -> str:

@@ -39,7 +39,8 @@ def _task_problems(spec: Ir, dag: Ir, task: Ir) -> Iterator[str]:
     yield from _condition(dag, task)
     yield from _loop(task)
     yield from _group_inputs(spec, task)
-    yield from _constants(task)
+    yield from _constants(spec, task)
+    yield from _waiting(dag, task)
     key = task.get("cachingOptions", {}).get("cacheKey", "")
     if "{{channel:" in key:
         yield "cache_key holds a placeholder: compiled to a constant, it hits for every value"
@@ -76,8 +77,19 @@ def _group_inputs(spec: Ir, task: Ir) -> Iterator[str]:
             yield "OneOf over artifacts: refused by the local runner"
 
 
-def _constants(task: Ir) -> Iterator[str]:
+def _waiting(dag: Ir, task: Ir) -> Iterator[str]:
     for name, source in task.get("inputs", {}).get("parameters", {}).items():
+        producer = source.get("taskOutputParameter", {}).get("producerTask")
+        if producer in dag["tasks"] and producer not in task.get("dependentTasks", ()):
+            yield f"{name} makes no dependency: it may run first; add .after() of {producer}"
+
+
+def _constants(spec: Ir, task: Ir) -> Iterator[str]:
+    component = spec["components"][task["componentRef"]["name"]]
+    declared = component.get("inputDefinitions", {}).get("parameters", {})
+    for name, source in task.get("inputs", {}).get("parameters", {}).items():
+        if name not in declared:
+            continue  # a resource of the pod: the compiler adds it, and no component reads it
         value = str(source.get("runtimeValue", {}).get("constant", ""))
         for text in ("python3", "{{$."):
             if text in value:

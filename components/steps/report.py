@@ -54,6 +54,7 @@ def render(run: RunRecord, others: Sequence[RunRecord] = ()) -> str:
     began = datetime.fromtimestamp(run.started_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     sections: list[tuple[str, str, Callable[[StepRecord, RunRecord], str]]] = [
         ("quantize", "Precision", _precision),
+        ("build_engine", "TensorRT-LLM", _engine),
         ("evaluate", "Evaluation", _evaluation),
         ("scan", "Scans", _scans),
         ("check_data", "Data checks", _data_checks),
@@ -101,6 +102,32 @@ def _timeline(run: RunRecord) -> str:
 
 def _precision(step: StepRecord, _run: RunRecord) -> str:
     return precision.section(step.detail, _table)
+
+
+def _engine(step: StepRecord, _run: RunRecord) -> str:
+    found = step.detail
+    if "key" not in found:
+        return f"<p>Refused: {escape(found['refused'])}</p>" if "refused" in found else ""
+    node, shape = found["node"], found["shape"]
+    rows = [
+        ["build key", found["key"]],
+        ["made", f"{found['strategy']}, {found['scheme']}, for {found['image']}"],
+        ["runs on", f"{node['gpu']} (SM{node['sm']})" if node else "any GPU with the precision"],
+        ["GPUs (tensor x pipeline)", f"{shape['tp']} x {shape['pp']}"],
+        ["served by", shlex.join(found["serve"])],
+    ]
+    took = f"{found['seconds']:.1f} s" if "seconds" in found else "-"
+    rows += [["from", "the cache" if found.get("reused") else f"this build, {took}"]]
+    rows += [
+        [f"stage {s['output']}", f"{s['seconds']:.1f} s, exit code {s['exit_code']}"]
+        for s in found.get("stages", [])
+    ]
+    if "folder" in found:
+        rows += [
+            ["folder", found["folder"]],
+            ["size", f"{found['size_bytes'] / 1e6:,.1f} MB in {len(found['files'])} files"],
+        ]
+    return _table(None, rows)
 
 
 def _evaluation(step: StepRecord, run: RunRecord) -> str:

@@ -199,6 +199,31 @@ Precision = Annotated[
 ]
 
 
+class Engine(_Part):
+    """What is built where the runtime is tensorrt-llm, and how much it serves at once."""
+
+    strategy: Literal["checkpoint", "engine"] = Field(
+        "checkpoint",
+        description="checkpoint: ModelOpt's export, served by trtllm-serve; engine: trtllm-build, "
+        "for images up to 1.2.",
+    )
+    image: str = Field(
+        "nvcr.io/nvidia/tensorrt-llm/release:1.2.1",
+        pattern=r"^[\w./:-]+:\d+\.\d+\.\d+[\w.+-]*(@sha256:[0-9a-f]{64})?$",
+        description="TensorRT-LLM image it is built in and served by: NAME:VERSION, exact.",
+    )
+    max_batch_size: int = Field(64, ge=1, description="Requests at once.")
+    max_input_len: int = Field(3072, ge=1, description="Tokens of one prompt.")
+    max_seq_len: int = Field(4096, ge=2, description="Tokens of one prompt and its answer.")
+    max_num_tokens: int = Field(8192, ge=1, description="Tokens of one step, over all requests.")
+    pipeline_parallel: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Pipeline stages; every layer is split over hardware.count divided by this.",
+    )
+
+
 class Rollout(_Part):
     """How a new version takes over: by evidence, step by step."""
 
@@ -305,6 +330,7 @@ class ModelSpec(_Part):
         "if none does, the checkpoint as it came (bf16). auto: what engine and hardware compute "
         "natively.",
     )
+    engine: Engine = Field(Engine(), description="What is built for TensorRT-LLM.")
     replicas: int = Field(1, ge=1, le=64, description="Engine processes or pods per version.")
     data: Data = Field(Data(), description="Data sets to check, evaluate and calibrate with.")
     evaluation: Evaluation = Field(Evaluation(), description="How good a version must be.")

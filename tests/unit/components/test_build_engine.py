@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -13,7 +15,9 @@ import pytest
 from components.steps import build_engine as step
 from components.steps.context import Context
 from components.steps.context import step as framed
-from components.steps.engine_asked import asked, recipe_for, trtllm_recipe
+from components.steps.engine_asked import asked, in_words_of_the_spec, recipe_for, trtllm_recipe
+from components.trtllm import model as trtllm_model
+from components.trtllm import refusals
 from components.trtllm.cache import EngineCache
 from components.trtllm.model import Recipe
 from penstock.core.documents import parse_spec
@@ -22,6 +26,7 @@ from penstock.core.errors import (
     CheckpointBroken,
     ConfigurationError,
     DataRefused,
+    DigestMismatch,
     EngineRefused,
     LifecycleError,
     RecipeImpossible,
@@ -92,7 +97,7 @@ def test_an_image_without_an_exact_version_is_a_mistake_of_the_spec(image: str) 
         (B200, "1.2.1", "modelopt-fp8"),
     ],
 )
-def test_auto_takes_the_first_of_modelopts_that_is_computed_natively(
+def test_auto_takes_what_the_matrix_would_try_first_of_modelopts(
     gpu: str, version: str, name: str
 ) -> None:
     found = recipe_for("auto", gpu, version)
@@ -122,10 +127,21 @@ def test_what_quantize_py_has_no_option_for_is_refused(more: dict[str, Any]) -> 
         trtllm_recipe(parse_recipe({"scheme": "modelopt-fp8", **more}), "")
 
 
+def test_no_hint_names_an_option_of_the_command_line() -> None:
+    text = inspect.getsource(refusals) + inspect.getsource(trtllm_model)
+    hints = re.findall(r'(?<!")"([^"\n]*--[a-z][^"\n]*)"', text)
+    assert len(hints) >= 10
+    for hint in hints:
+        assert "--" not in in_words_of_the_spec(hint), hint
+    assert in_words_of_the_spec("nearest: --scheme int4_awq") == (
+        "nearest: precision: modelopt-int4-awq"
+    )
+
+
 class Bench:
     """A home with a pulled checkpoint, and a node with the fake programs."""
 
-    def __init__(self, root: Path, **config: Any) -> None:
+    def __init__(self, root: Path, *, quantized: bool = False, **config: Any) -> None:
         self.programs = root / "programs"
         self.home = root / "home"
         self.env = trtllm.install(self.programs) | {
@@ -134,6 +150,8 @@ class Bench:
             step.EXAMPLES: str(self.programs / "examples"),
         }
         parent = trtllm_parent.make(root / "parent", **config)
+        if quantized:
+            trtllm_parent.quantize_by_modelopt(parent)
         manifest = Store(self.home / "store").add(parent, ModelRef.parse("hf://acme/tiny@main"))
         self.checkpoint = root / "manifest.json"
         self.checkpoint.write_text(manifest.to_json())
@@ -240,6 +258,16 @@ def test_another_node_is_refused_before_anything_runs(
     assert bench.ran == {"quantize": 1, "trtllm-build": 1}
 
 
+def test_a_checkpoint_that_was_altered_is_not_built(bench: Bench) -> None:
+    root = Digest.parse(json.loads(bench.checkpoint.read_text())["root"])
+    altered = Store(bench.home / "store").checkpoint(root) / "tokenizer.json"
+    altered.unlink()
+    altered.write_text("{}")
+    with pytest.raises(DigestMismatch, match=r"tokenizer\.json"):
+        bench.build()
+    assert not (bench.programs / "ran").exists()
+
+
 def test_another_driver_is_another_engine(bench: Bench) -> None:
     first = bench.build().detail["key"]
     bench.env["FAKE_GPUS"] = trtllm.H100.replace("580", "590")
@@ -260,6 +288,17 @@ def test_precision_bf16_only_writes_how_it_is_served(bench: Bench) -> None:
     assert {each["path"] for each in detail["files"]} == {"extra_llm_args.yaml", "serve.json"}
 
 
+def test_what_modelopt_quantized_already_is_served_as_it_is(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, quantized=True)
+    detail = bench.build(engine=trtllm_parent.FITS).detail
+    assert (detail["scheme"], detail["stages"], detail["serve"][1]) == ("fp8", [], "/mnt/models")
+    bf16 = bench.build(engine=trtllm_parent.FITS, precision="bf16")
+    assert bf16.reused, "auto quantizes nothing either: it is the same build"
+    with pytest.raises(RecipeImpossible, match="is fp8 already") as raised:
+        bench.build(engine=trtllm_parent.FITS, precision="modelopt-int4-awq")
+    assert raised.value.hint == "nearest: precision: bf16, or the parent"
+
+
 def test_what_failed_goes_on_where_it_was(bench: Bench) -> None:
     with pytest.raises(BuildFailed, match="Engine building failed"):
         bench.build(fault="crash:trtllm-build")
@@ -272,20 +311,35 @@ def test_what_failed_goes_on_where_it_was(bench: Bench) -> None:
     assert bench.ran == {"quantize": 1, "trtllm-build": 2}
 
 
-def test_prompts_of_the_spec_calibrate_and_are_part_of_the_key(
-    bench: Bench, tmp_path: Path
-) -> None:
-    without = bench.build().detail["key"]
-    prompts = tmp_path / "calibrate.jsonl"
-    row = {"id": "1", "messages": [{"role": "user", "content": "what?"}], "answer": "that"}
+def _calibrated(root: Path, answer: str = "that") -> tuple[Bench, dict[str, Any], Path]:
+    """Return a bench, a spec's changes with prompts, and where those lie."""
+    bench, prompts = Bench(root), root / "calibrate.jsonl"
+    row = {"id": "1", "messages": [{"role": "user", "content": "what?"}], "answer": answer}
     prompts.write_text(json.dumps(row) + "\n")
-    changes = {"data": {"calibrate": str(prompts)}, "source": f"file://{tmp_path / 'parent'}"}
+    changes: dict[str, Any] = {
+        "engine": trtllm_parent.FITS,
+        "data": {"calibrate": str(prompts)},
+        "source": f"file://{root / 'parent'}",
+    }
     with framed("resolve", bench.env) as context:
         bench.resolved = step.resolve(context, _spec(**changes).to_json())
-    assert bench.build(**changes).detail["key"] != without
+    return bench, changes, prompts
+
+
+def test_prompts_of_the_spec_calibrate_and_what_they_say_is_part_of_the_key(
+    tmp_path: Path,
+) -> None:
+    bench, changes, prompts = _calibrated(tmp_path / "one")
+    key = bench.build(**changes).detail["key"]
     (given,) = (bench.home / "engines/.calibration").glob("*/train.jsonl")
     assert json.loads(given.read_text()) == {"text": "user: what?\nthat"}
-    prompts.write_text(json.dumps(row | {"answer": "other"}) + "\n")
+    other, elsewhere, _ = _calibrated(tmp_path / "another")
+    assert other.build(**elsewhere).detail["key"] == key
+    differing, differently, _ = _calibrated(tmp_path / "third", answer="this")
+    assert differing.build(**differently).detail["key"] != key
+    other.resolved = json.dumps({"data": {}})
+    assert other.build(**elsewhere).detail["key"] != key
+    prompts.write_text(prompts.read_text().replace("that", "this"))
     with pytest.raises(DataRefused, match="changed while the run"):
         bench.build(**changes)
 

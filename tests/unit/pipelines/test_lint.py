@@ -17,6 +17,11 @@ def number() -> int:
 
 
 @dsl.component(base_image="python", install_kfp_package=False)
+def cores() -> str:
+    return "4"
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
 def pair() -> NamedTuple("Pair", passed=bool, names=list):  # type: ignore[valid-type]
     return (True, [])
 
@@ -78,6 +83,12 @@ def group_of_artifacts_only() -> None:
 
 
 @dsl.pipeline
+def resource_of_a_task() -> None:
+    wanted = cores()
+    number().set_cpu_limit(wanted.output)
+
+
+@dsl.pipeline
 def runtime_install() -> None:
     installs()
 
@@ -89,6 +100,7 @@ def runtime_install() -> None:
         (outer_value_in_loop, "replaced by the loop item"),
         (constant_python3, "'python3'"),
         (group_of_artifacts_only, "only inputs are artifacts"),
+        (resource_of_a_task, "makes no dependency"),
         (runtime_install, "installs packages"),
     ],
 )

@@ -1,0 +1,67 @@
+"""Build what TensorRT-LLM serves: pinned, planned, and then built on a GPU."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.STEPS, install_kfp_package=False)
+def resolve_engine(spec: str) -> str:
+    """Return the spec's source and calibration set, pinned, as one JSON document.
+
+    Args:
+        spec: The document `model.yaml`, as JSON.
+    """
+    import os
+
+    from components.steps import build_engine as work
+    from components.steps.context import step
+
+    with step("resolve", os.environ) as context:
+        return work.resolve(context, spec)
+
+
+@dsl.component(base_image=images.STEPS, install_kfp_package=False)
+def plan_engine(spec: str, resolved: str, checkpoint: dsl.Input[dsl.Model]) -> NamedTuple(  # type: ignore[valid-type]
+    "Needs", gpus=str, cpus=str, memory=str
+):
+    """Return what the build's pod asks for: numbers of GPUs and CPUs, and memory.
+
+    Args:
+        spec: The document `model.yaml`, as JSON.
+        resolved: What `resolve_engine` returned.
+        checkpoint: Manifest from `pull`.
+    """
+    import os
+
+    from components.steps import build_engine as work
+    from components.steps.context import step
+
+    with step("plan_engine", os.environ) as context:
+        return work.plan_engine(context, spec, resolved, checkpoint.path)
+
+
+@dsl.component(base_image=images.TRTLLM, install_kfp_package=False)
+def build_engine(
+    spec: str,
+    resolved: str,
+    checkpoint: dsl.Input[dsl.Model],
+    engine: dsl.Output[dsl.Artifact],
+) -> None:
+    """Build once per key; the artifact says where it is, and how it is served.
+
+    Args:
+        spec: The document `model.yaml`, as JSON.
+        resolved: What `resolve_engine` returned.
+        checkpoint: Manifest from `pull`.
+        engine: Key, folder, root of its manifest, serving command and resources.
+    """
+    import os
+
+    from components.steps import build_engine as work
+    from components.steps.context import step
+
+    with step("build_engine", os.environ) as context:
+        work.build_engine(context, os.environ, spec, resolved, checkpoint.path, engine.path)
