@@ -27,7 +27,7 @@ demo: setup ## the whole lifecycle on this machine, with a served model at the e
 
 test: setup ## all tests that need no cluster
 	@echo "==> unit, contract and golden tests"
-	@$(BIN)/python -m pytest -q -m "not integration and not soak and not conformance"
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not integration and not soak and not conformance"
 	@echo "==> integration tests: servers and processes on 127.0.0.1"
 	@$(BIN)/python -m pytest -q -m "integration and not soak and not conformance"
 
@@ -38,7 +38,7 @@ conformance: setup ## what we write, read by transformers 4.57 and vLLM: minutes
 	@$(BIN)/python -m pytest -q -m conformance tests/conformance
 
 unit: setup ## the quick ones
-	@$(BIN)/python -m pytest -q -m "not integration and not soak and not conformance"
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not integration and not soak and not conformance"
 
 check: setup ## everything static: format, lint, types, imports, dependencies, dead code, spelling
 	@$(BIN)/ruff format --check -q .
