@@ -19,6 +19,7 @@ from components.guard.items import pair_up
 from components.guard.measures import measures
 from components.quantization.choice import Impossible, Target, recipes_for, smallest
 from components.steps.context import Context, write_atomically
+from components.steps.judging import sample
 from components.steps.measuring import Asked, items_of, measured
 from components.steps.memo import remembered
 from components.steps.verbs import checkpoint_of, spec_of
@@ -36,9 +37,6 @@ from penstock.core.recipes import GROUP_SIZES, SHORT_NAMES, Fp8Dynamic, Recipe, 
 from penstock.core.spec import ModelSpec
 from registry.datasets import read_rows
 from registry.store import Store, hash_file
-
-MOST_COMPARED = 200
-"""Items whose tokens are compared one by one; every item is answered."""
 
 BUDGET = 6
 """Most checkpoints that a search makes."""
@@ -262,12 +260,10 @@ class Work:
     def _judge(self, folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
         from components.guard.inprocess import distances
 
-        items = items_of(self._asked.path)
-        stride = max(1, len(items) // MOST_COMPARED)
         apart = distances(
             self._parent.folder,
             folder,
-            [(item.conversation, item.answer) for item in items[::stride]],
+            [(item.conversation, item.answer) for item in sample(items_of(self._asked.path))],
             on_progress=lambda done, total: self._context.progress(done, total, "compared"),
         )
         verdict = fixed.judge(

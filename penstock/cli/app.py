@@ -28,6 +28,7 @@ COMMANDS = {
     "rollout": ("penstock.cli.rollout", "Show, steer and prove how new versions take over."),
     "controller": ("penstock.cli.controller", "Look after rollouts that nobody looks after."),
     "quantize": ("penstock.cli.quantize", "Make a checkpoint smaller, if nothing is lost."),
+    "guard": ("penstock.cli.guard", "Judge whether a checkpoint may replace another."),
     "checkpoint": ("penstock.cli.checkpoint", "Look for what engines would read wrongly."),
     "engine": ("penstock.cli.engine", "Build, list and verify TensorRT-LLM engines."),
     "store": ("penstock.cli.store", "Show the checkpoints here, or remove what nothing needs."),

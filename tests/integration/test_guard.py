@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.guard_items import SKILLS, answers, items, rounded
 from components.guard.endpoint import distances as endpoint_distances
@@ -18,7 +19,13 @@ from components.guard.items import Judged, pair_up
 from components.guard.measures import Measure, measures
 from components.guard.sequential import judge_as_answered
 from components.steps.scoring import Item
-from penstock.core.errors import CheckpointBroken, ConfigurationError, DiskFull
+from penstock.cli.app import app
+from penstock.core.errors import (
+    CheckpointBroken,
+    ConfigurationError,
+    DiskFull,
+    PrecisionRefused,
+)
 from serving.completer import Message
 from serving.engine.inprocess import InProcessCompleter
 from serving.engine.loading import load
@@ -202,3 +209,22 @@ def test_an_endpoint_tells_less_than_the_process_knows(int2: Path, int4: Path) -
                 assert low <= full + 1e-3
     apart = [sum(sum(e.kl) for e in endpoint_distances(parent, seen)) for seen in (near, far)]
     assert apart[0] < apart[1]
+
+
+def test_the_command_line_judges_folders_and_endpoints(int2: Path, tmp_path: Path) -> None:
+    data = tmp_path / "few.jsonl"
+    rows = (SKILLS / "data" / "evaluate.jsonl").read_text().splitlines(keepends=True)
+    data.write_text("".join(rows[::35]))
+    options = ["--data", str(data), "--max-new-tokens", "24", "--margin", "0.2"]
+    refused = CliRunner().invoke(app, ["guard", str(PARENT), str(int2), *options])
+    assert isinstance(refused.exception, PrecisionRefused)
+    assert "refuse: " in refused.output
+    with serve(load(PARENT), model_name="m") as (url, _engine):
+        served = ["guard", url, url, *options, "--model", "m", "--parent-model", "m"]
+        accepted = CliRunner().invoke(app, [*served, "--sequential", "--output", "json"])
+        nameless = CliRunner().invoke(app, ["guard", url, url, *options])
+    verdict = json.loads(accepted.output)
+    assert (accepted.exit_code, verdict["outcome"]) == (0, "accept")
+    assert {m["name"] for m in verdict["measures"]} >= {"mean KL", "truncated mass"}
+    assert isinstance(nameless.exception, ConfigurationError)
+    assert "the model's name" in str(nameless.exception)
