@@ -17,6 +17,7 @@ from components.quantization.fit import (
     linear_layers,
     plan,
 )
+from components.quantization.modelopt import packed
 from penstock.core.errors import DataRefused, RecipeImpossible
 from penstock.core.recipes import (
     W4A16,
@@ -153,3 +154,9 @@ def test_prompts_that_cannot_calibrate_are_refused(tmp_path: Path) -> None:
 def test_calibration_is_bounded_in_number_and_length(tmp_path: Path) -> None:
     parent = make_parent(tmp_path / "parent")
     assert tokens_of(parent, ["a b c", "d", "a"], Calibration(samples=2, length=2)) == [[3, 4], [6]]
+
+
+def test_short_prompts_share_a_row_and_none_is_torn() -> None:
+    assert packed([[1, 2], [3], [4, 5], [6]], 3) == [[1, 2, 3], [4, 5, 6]]
+    assert packed([[1, 2, 3], [4]], 3) == [[1, 2, 3], [4]]
+    assert packed([], 3) == []
