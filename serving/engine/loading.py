@@ -80,7 +80,7 @@ class Loaded:
 
 
 def load(folder: Path) -> Loaded:
-    """Returns the checkpoint in float32 on one thread.
+    """Returns the checkpoint on one thread, in float32 unless its format needs another type.
 
     Raises:
         EngineRefused: It cannot be read, or would give wrong answers on this engine.
@@ -88,7 +88,7 @@ def load(folder: Path) -> Loaded:
     config = _read_config(folder)
     _refuse_foreign_quantization(folder, config)
     tokenizer = open_tokenizer(folder)
-    model = _open_model(folder)
+    model = _open_model(folder, _type_of(config))
     eos = _eos_token_ids(model, tokenizer)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST_CONTEXT)
     return Loaded(folder, model, tokenizer, min(positions, LONGEST_CONTEXT), eos)
@@ -142,7 +142,17 @@ def open_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _open_model(folder: Path) -> Any:
+def _type_of(config: Mapping[str, Any]) -> str:
+    """Returns the type to compute in, by torch's name.
+
+    compressed-tensors unpacks NVFP4 to bfloat16 whatever is asked for, and fails at the first token
+    beside weights in float32.
+    """
+    layout = str((config.get("quantization_config") or {}).get("format", ""))
+    return "bfloat16" if "nvfp4" in layout else "float32"
+
+
+def _open_model(folder: Path, computes_in: str) -> Any:
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -154,7 +164,7 @@ def _open_model(folder: Path) -> Any:
         # the attention that continuous batching can page; custom code is never run
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.float32,
+            dtype=getattr(torch, computes_in),
             local_files_only=True,
             attn_implementation="sdpa",
             output_loading_info=True,

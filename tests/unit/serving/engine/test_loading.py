@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from penstock.core.errors import EngineRefused
-from serving.engine.loading import load
+from serving.engine.loading import _type_of, load
 from serving.engine.refusals import RequestRefused
 from tests.fakes.tiny_model import make_tiny_model
 
@@ -93,3 +93,16 @@ def test_a_template_that_refuses_is_the_caller_s_error(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no such role') }}")
     with pytest.raises(RequestRefused, match="no such role"):
         load(folder).encode_chat([{"role": "x", "content": "hi"}])
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        ({}, "float32"),
+        ({"quantization_config": None}, "float32"),
+        ({"quantization_config": {"format": "pack-quantized"}}, "float32"),
+        ({"quantization_config": {"format": "nvfp4-pack-quantized"}}, "bfloat16"),
+    ],
+)
+def test_what_a_checkpoint_is_computed_in(config: dict[str, object], wanted: str) -> None:
+    assert _type_of(config) == wanted
