@@ -24,6 +24,10 @@ class Target:
     version: str = ""
     """Of the engine; empty: the one that the matrix assumes."""
 
+    def __str__(self) -> str:
+        """Return it in words."""
+        return f"the engine {self.engine}" + ("" if self.gpu == "cpu" else f" on {self.gpu}")
+
 
 @dataclass(frozen=True, slots=True)
 class Impossible:
@@ -74,8 +78,7 @@ def _why_not(recipe: Recipe, target: Target) -> str:
         fit = _fit(name, target)
         if not fit.ok:
             nearest = f"; nearest: {fit.nearest}" if fit.nearest else ""
-            where = f"{target.engine} on {target.gpu}"
-            return f"{name} does not run in {where}: {fit.reason}{nearest} ({fit.source})"
+            return f"{name} does not run in {target}: {fit.reason}{nearest} ({fit.source})"
     return ""
 
 

@@ -336,8 +336,7 @@ def _impossible(each: Impossible) -> Row:
 def _nothing_asked(model: ModelSpec) -> str:
     if model.precision != "auto":
         return "precision: bf16, so the checkpoint is served as it came"
-    target = target_of(model)
-    return f"{target.engine} on {target.gpu} computes no smaller precision natively"
+    return f"{target_of(model)} computes no smaller precision natively"
 
 
 def _kept(rows: Sequence[Row]) -> str:

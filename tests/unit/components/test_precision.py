@@ -38,7 +38,9 @@ def test_a_mixture_needs_every_one_of_its_formats() -> None:
     mixed = W4A16(fp8_layers=("*.down_proj",))
     assert recipes_for([mixed], Target("vllm", "nvidia-h100-80gb"))[0] == [mixed]
     _, impossible = recipes_for([mixed], Target("tensorrt-llm", "nvidia-h100-80gb", "1.2.1"))
-    assert impossible[0].reason.startswith("w4a16 does not run in tensorrt-llm")
+    assert impossible[0].reason.startswith(
+        "w4a16 does not run in the engine tensorrt-llm on nvidia-h100-80gb: "
+    )
 
 
 def _row(label: str, outcome: str, size: int, score: float) -> dict[str, Any]:
