@@ -24,6 +24,9 @@ class Target:
     version: str = ""
     """Of the engine; empty: the one that the matrix assumes."""
 
+    memory_bytes: int = 0
+    """Of all devices of a replica; 0: not limited by them."""
+
     def __str__(self) -> str:
         """Return it in words."""
         return f"the engine {self.engine}" + ("" if self.gpu == "cpu" else f" on {self.gpu}")
@@ -39,18 +42,21 @@ class Impossible:
 
 
 def recipes_for(
-    wanted: Literal["auto"] | Sequence[Recipe], target: Target
+    wanted: Literal["auto"] | Sequence[Recipe], target: Target, weights_bytes: int = 0
 ) -> tuple[list[Recipe], list[Impossible]]:
     """Return what to make, and what need not be tried.
 
     `auto` takes one recipe per width of weights, the first that the engine computes natively
     there: what is only emulated or unpacked saves nothing.
+
+    Args:
+        wanted: From the spec.
+        target: Where the result must run.
+        weights_bytes: Of the checkpoint in 16 bits.
     """
-    if wanted == "auto":
-        return _natively(target), []
     possible, impossible = [], []
-    for recipe in wanted:
-        reason = _why_not(recipe, target)
+    for recipe in _natively(target) if wanted == "auto" else wanted:
+        reason = _why_not(recipe, target) or _too_large(recipe, target, weights_bytes)
         if reason:
             impossible.append(Impossible(recipe, reason))
         else:
@@ -80,6 +86,17 @@ def _why_not(recipe: Recipe, target: Target) -> str:
             nearest = f"; nearest: {fit.nearest}" if fit.nearest else ""
             return f"{name} does not run in {target}: {fit.reason}{nearest} ({fit.source})"
     return ""
+
+
+def _too_large(recipe: Recipe, target: Target, weights_bytes: int) -> str:
+    """Return why the weights alone do not fit; what else a replica needs, sizing knows."""
+    needed = int(weights_bytes * recipe.bits / 16)
+    if not target.memory_bytes or needed <= target.memory_bytes:
+        return ""
+    return (
+        f"{recipe.label} leaves about {needed / 1e9:.0f} GB of weights, {target} has "
+        f"{target.memory_bytes / 1e9:.0f} GB of memory; nearest: fewer bits, or more devices"
+    )
 
 
 def _fit(name: str, target: Target) -> matrix.Fit:

@@ -82,7 +82,7 @@ def choose(
         folder: Where that lies.
     """
     decided: dict[str, Any] = {"recipe": None, "parent_root": str(manifest.root), "tried": []}
-    wanted, impossible = recipes_for(model.precision, target_of(model))
+    wanted, impossible = recipes_for(model.precision, target_of(model), _weights_of(folder))
     wanted = [fitting(recipe, folder) for recipe in wanted]
     if not wanted and not impossible:
         return manifest, {**decided, "outcome": "skipped", "reason": _nothing_asked(model)}
@@ -179,9 +179,8 @@ class Work:
     def point(self, folder: Path, manifest: Manifest, found: Mapping[str, Any]) -> dict[str, Any]:
         """Return size, score and speed of a checkpoint."""
         speed = found["speed"]
-        weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         return {
-            "size_bytes": weights or manifest.size_bytes,
+            "size_bytes": _weights_of(folder) or manifest.size_bytes,
             "score": found["exact_match"]["share"],
             "tokens_per_cpu_s": speed["tokens"] / max(speed["cpu_s"], 1e-3),
         }
@@ -280,7 +279,8 @@ def target_of(model: ModelSpec) -> Target:
     engine = model.runtime
     if engine == "auto":
         engine = "vllm" if ACCELERATORS[gpu].sm else "cpu"
-    return Target(engine, gpu)
+    memory = ACCELERATORS[gpu].memory_gib * model.hardware.count << 30
+    return Target(engine, gpu, memory_bytes=memory)
 
 
 def fitting(recipe: Recipe, folder: Path) -> Recipe:
@@ -321,6 +321,10 @@ def pinned(model: ModelSpec) -> dict[str, Any]:
         for name, path in model.data.model_dump().items()
         if path is not None
     }
+
+
+def _weights_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def _impossible(each: Impossible) -> Row:

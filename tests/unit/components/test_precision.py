@@ -43,6 +43,14 @@ def test_a_mixture_needs_every_one_of_its_formats() -> None:
     )
 
 
+def test_weights_that_would_not_fit_are_not_made() -> None:
+    target = Target("vllm", "nvidia-a10", memory_bytes=24 << 30)
+    found, impossible = recipes_for("auto", target, weights_bytes=64 * 10**9)
+    assert [recipe.label for recipe in found] == ["w4a16 rtn g128"]
+    assert "w8a8 leaves about 32 GB of weights" in impossible[0].reason
+    assert "26 GB of memory" in impossible[0].reason
+
+
 def _row(label: str, outcome: str, size: int, score: float) -> dict[str, Any]:
     return {"label": label, "outcome": outcome, "size_bytes": size, "score": score}
 
