@@ -70,7 +70,7 @@ def test_the_shape_is_the_specs_and_tensor_parallelism_what_is_left_of_the_gpus(
         ),
         ({"precision": "fp8"}, "nearest: modelopt-fp8"),
         ({"precision": ["modelopt-fp8", "modelopt-int4-awq"]}, "a build takes one recipe"),
-        ({"precision": "modelopt-nvfp4"}, "modelopt-nvfp4 does not run in tensorrt-llm"),
+        ({"precision": "modelopt-nvfp4"}, "modelopt-nvfp4 does not run in the engine tensorrt-llm"),
     ],
 )
 def test_what_cannot_be_built_is_refused_with_the_reason(
