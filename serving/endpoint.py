@@ -122,7 +122,7 @@ class EndpointCompleter:
             sent = time.perf_counter()
             with self._stream(body) as response:
                 if response.status_code == 429:
-                    self._closing.wait(_pause_s(response))
+                    self._closing.wait(pause_s(response))
                     continue
                 self._check(response)
                 answer = _Streamed(sent)
@@ -255,7 +255,8 @@ def _error_of(response: httpx.Response) -> tuple[str, str]:
         return response.text[:256] or response.reason_phrase, ""
 
 
-def _pause_s(response: httpx.Response) -> float:
+def pause_s(response: httpx.Response) -> float:
+    """Return how long a busy endpoint asks to wait, in seconds; `LONGEST_PAUSE_S` at most."""
     try:
         return min(float(response.headers.get("Retry-After", "1")), LONGEST_PAUSE_S)
     except ValueError:

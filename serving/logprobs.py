@@ -13,13 +13,12 @@ import httpx
 
 from penstock.core.errors import NotReady, ServingError
 from serving.completer import Message
+from serving.endpoint import ATTEMPTS_WHEN_BUSY, LONGEST_PAUSE_S, pause_s
 
 MOST_ALTERNATIVES = 20
 """What the OpenAI API allows per token, and vLLM's default limit."""
 
 TIMEOUT_S = 120.0
-ATTEMPTS_WHEN_BUSY = 8
-LONGEST_PAUSE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ class LogprobEndpoint:
             response = self._post(body)
             if response.status_code != 429:
                 break
-            self._closing.wait(_pause_s(response))
+            self._closing.wait(pause_s(response))
         else:
             raise NotReady(
                 self.description,
@@ -177,10 +176,3 @@ def _bytes(token: Mapping[str, Any]) -> bytes:
     """Returns the token's bytes; engines that tell none tell its text."""
     told = token.get("bytes")
     return bytes(told) if told is not None else str(token["token"]).encode()
-
-
-def _pause_s(response: httpx.Response) -> float:
-    try:
-        return min(float(response.headers.get("Retry-After", "1")), LONGEST_PAUSE_S)
-    except ValueError:
-        return 1.0

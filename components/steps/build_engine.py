@@ -20,15 +20,13 @@ from components.steps.context import Context, write_atomically
 from components.steps.engine_asked import ENGINE, Asked, asked, in_words_of_the_spec, trtllm_recipe
 from components.steps.parameters import as_parameter
 from components.steps.verbs import checkpoint_of, hub_of, spec_of
-from components.trtllm.build import Parent, produce, work_folder
+from components.trtllm.build import Parent, facts_in, produce, work_folder
 from components.trtllm.builder import Builder, in_environment, node_here, refuse_absent
 from components.trtllm.cache import EngineCache
 from components.trtllm.key import Node, key_of
-from components.trtllm.model import ModelFacts, facts_of
 from components.trtllm.plan import Build, Places, Plan, plan
 from penstock.core.errors import (
     CheckpointBroken,
-    ConfigurationError,
     DataRefused,
     EngineRefused,
     RecipeImpossible,
@@ -124,18 +122,6 @@ def build_engine(
     }
     names = ("key", "strategy", "folder", "root", "serve", "resources")
     write_atomically(Path(out_path), json.dumps({name: context.detail[name] for name in names}))
-
-
-def facts_in(folder: Path) -> ModelFacts:
-    """Return the facts of the checkpoint in a folder."""
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        quantization = folder / "hf_quant_config.json"
-        quantized = json.loads(quantization.read_text()) if quantization.exists() else None
-    except (OSError, ValueError) as problem:
-        raise ConfigurationError(f"{folder}: no checkpoint: {problem}") from problem
-    weights = [path.stat().st_size for path in folder.glob("*.safetensors")]
-    return facts_of(config, sum(weights), quantized)
 
 
 def node_for(asked: Asked, env: Mapping[str, str], *, bound: bool) -> Node | None:

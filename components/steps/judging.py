@@ -38,26 +38,31 @@ class Side:
         """Whether it is at an endpoint."""
         return self.where.startswith(("http://", "https://"))
 
-    def open(self) -> Completer:
-        """Return what answers for it; to be closed."""
+    def check(self) -> None:
+        """Raise `ConfigurationError` for what can be neither loaded nor asked."""
         if self.served:
             if not self.model:
                 raise ConfigurationError(
-                    f"{self.where}: an endpoint needs the model's name there",
+                    f"{self.where}: an endpoint needs --model, the model's name there",
                     hint=f"curl {self.where}/v1/models",
                 )
+        elif not Path(self.where).is_dir():
+            raise ConfigurationError(f"{self.where}: neither a folder nor a URL")
+
+    def open(self) -> Completer:
+        """Return what answers for it; to be closed."""
+        self.check()
+        if self.served:
             from serving.endpoint import EndpointCompleter
 
             return EndpointCompleter(self.where, self.model, api_key=self.api_key)
-        if not Path(self.where).is_dir():
-            raise ConfigurationError(f"{self.where}: neither a folder nor a URL")
         from serving.engine.inprocess import InProcessCompleter
 
         return InProcessCompleter(Path(self.where))
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Questions:
     """What both are asked, and how much worse the candidate may be."""
 
     items: Sequence[Item]
@@ -69,7 +74,7 @@ class Asked:
     """Ask in a seeded random order, and end as soon as the verdict is known."""
 
 
-def judge(parent: Side, candidate: Side, asked: Asked, on_progress: Progress) -> Verdict:
+def judge(parent: Side, candidate: Side, asked: Questions, on_progress: Progress) -> Verdict:
     """Return whether the candidate may replace the parent.
 
     Distributions are compared between two folders, or between two endpoints; between a folder and
@@ -82,8 +87,10 @@ def judge(parent: Side, candidate: Side, asked: Asked, on_progress: Progress) ->
         on_progress: Told (done, in all, what).
     """
     items = {item.identity: item for item in asked.items}
+    for side in (parent, candidate):
+        side.check()
+    found = _measures(parent, candidate, asked, on_progress)  # loads one of two at a time
     with closing(parent.open()) as one, closing(candidate.open()) as other:
-        found = _measures(parent, candidate, asked, on_progress)
         done = 0
 
         def ask(identities: Sequence[str]) -> list[Judged]:
@@ -124,7 +131,7 @@ def _answered(
 
 
 def _measures(
-    parent: Side, candidate: Side, asked: Asked, on_progress: Progress
+    parent: Side, candidate: Side, asked: Questions, on_progress: Progress
 ) -> Sequence[Measure]:
     if parent.served != candidate.served:
         return ()

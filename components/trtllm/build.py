@@ -12,6 +12,7 @@ from pathlib import Path
 from components.trtllm.builder import Builder
 from components.trtllm.cache import EngineCache, Entry, Tell
 from components.trtllm.key import BuildKey
+from components.trtllm.model import ModelFacts, facts_of
 from components.trtllm.outputs import check
 from components.trtllm.plan import TOKENIZER, Plan, Stage
 from penstock.core.errors import (
@@ -42,6 +43,22 @@ class Parent:
     folder: Path
     source: ModelRef
     """Where it came from; the result says so."""
+
+
+def facts_in(folder: Path) -> ModelFacts:
+    """Return the facts of the checkpoint in a folder; `ConfigurationError` if there is none."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        quantization = folder / "hf_quant_config.json"
+        quantized = json.loads(quantization.read_text()) if quantization.exists() else None
+    except (OSError, ValueError) as problem:
+        raise ConfigurationError(
+            f"{folder}: no checkpoint: {problem}", hint="name a folder with config.json"
+        ) from problem
+    weights = [path.stat().st_size for path in folder.glob("*.safetensors")]
+    if not weights:
+        raise ConfigurationError(f"{folder}: no weights (*.safetensors)")
+    return facts_of(config, sum(weights), quantized)
 
 
 def work_folder(cache: EngineCache, key: BuildKey) -> Path:

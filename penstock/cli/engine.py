@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from pathlib import Path, PurePosixPath
@@ -79,14 +78,14 @@ def build(folder: Path, dry_run: bool, output: str, **options: Any) -> None:
 
     Run it where it can run: in the build image, on the GPU it is for. With --dry-run, anywhere.
     """
-    from components.trtllm.build import Parent, produce, work_folder
+    from components.trtllm.build import Parent, facts_in, produce, work_folder
     from components.trtllm.builder import in_environment, refuse_absent
     from components.trtllm.key import key_of
     from components.trtllm.plan import plan
     from penstock.core.identity import ModelRef
     from registry.store import manifest_of
 
-    wanted = _wanted(_facts(folder), options)
+    wanted = _wanted(facts_in(folder), options)
     source = ModelRef.parse(options["source"] or f"file://{folder.absolute()}")
     cache, env = _cache(), environment()
     if dry_run:
@@ -163,23 +162,6 @@ def _cache() -> EngineCache:
 
 def _hex(text: str) -> str:
     return text.removeprefix("sha256:").lower()
-
-
-def _facts(folder: Path) -> ModelFacts:
-    from components.trtllm.model import facts_of
-
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        quantization = folder / "hf_quant_config.json"
-        quantized = json.loads(quantization.read_text()) if quantization.exists() else None
-    except (OSError, ValueError) as problem:
-        raise ConfigurationError(
-            f"{folder}: no checkpoint: {problem}", hint="name a folder with config.json"
-        ) from problem
-    weights = [path.stat().st_size for path in folder.glob("*.safetensors")]
-    if not weights:
-        raise ConfigurationError(f"{folder}: no weights (*.safetensors)")
-    return facts_of(config, sum(weights), quantized)
 
 
 def _wanted(model: ModelFacts, options: dict[str, Any]) -> Build:

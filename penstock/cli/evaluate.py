@@ -47,6 +47,7 @@ def command(  # noqa: PLR0917 - options of one command
     import json
 
     from components.guard.comparison import compare, paired
+    from components.steps.judging import Side
     from components.steps.measuring import items_of
     from components.steps.scoring import measure
 
@@ -54,7 +55,11 @@ def command(  # noqa: PLR0917 - options of one command
     if save is not None and not save.parent.is_dir():
         raise ConfigurationError(f"--save: no such folder: {save.parent}")
     items = items_of(data)[:limit]
-    completer = _completer(target, model, api_key)
+    side = Side(target, model or "", api_key)
+    side.check()
+    if not side.served:
+        need("local", "torch", "transformers")
+    completer = side.open()
     try:
         with click.progressbar(length=len(items), hidden=output == "json") as bar:
             result = measure(
@@ -93,21 +98,6 @@ def _saved(path: Path) -> list[dict[str, Any]]:
     raise ConfigurationError(
         f"--against: {path} is not a saved result", hint="write one with --save"
     )
-
-
-def _completer(target: str, model: str | None, api_key: str | None) -> Any:
-    if target.startswith(("http://", "https://")):
-        if model is None:
-            raise ConfigurationError("an endpoint needs --model", hint=f"curl {target}/v1/models")
-        from serving.endpoint import EndpointCompleter
-
-        return EndpointCompleter(target, model, api_key=api_key)
-    if not Path(target).is_dir():
-        raise ConfigurationError(f"{target}: neither a folder nor a URL")
-    need("local", "torch", "transformers")
-    from serving.engine.inprocess import InProcessCompleter
-
-    return InProcessCompleter(Path(target))
 
 
 def _tell(result: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def command(  # noqa: PLR0917 - options of one command
     Both answer the same items, and their distributions are compared token by token. Exit code 0:
     accepted; 4: refused, or the items do not suffice.
     """
-    from components.steps.judging import Asked, Side, judge
+    from components.steps.judging import Questions, Side, judge
     from components.steps.measuring import items_of
 
     items = items_of(data)[:limit]
@@ -66,7 +66,7 @@ def command(  # noqa: PLR0917 - options of one command
         if not quiet:
             click.echo(f"\r\x1b[2K  {what}: {done} of {total}", nl=False, err=True)
 
-    verdict = judge(*sides, Asked(items, margin, max_new_tokens, sequential), tell)
+    verdict = judge(*sides, Questions(items, margin, max_new_tokens, sequential), tell)
     if output == "json":
         print_json(verdict.to_json())
         sys.exit(0 if verdict.outcome == "accept" else PrecisionRefused.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -53,7 +54,7 @@ def command(spec: Path, names: tuple[str, ...], out: Path | None, output: str) -
             "interrupted; what is done is kept", hint="run the same command again to resume"
         ) from None
     if out is not None and decided["outcome"] == "accept":
-        shutil.copytree(folder, out)
+        _copy(folder, out)
     refused = decided["outcome"] == "kept"
     if output == "json":
         print_json({**decided, "root": str(manifest.root), "folder": str(folder)})
@@ -67,6 +68,17 @@ def command(spec: Path, names: tuple[str, ...], out: Path | None, output: str) -
         )
     click.echo(f"{decided['outcome']}: {decided['reason']}")
     click.echo(f"  {out if out is not None else folder}")
+
+
+def _copy(folder: Path, out: Path) -> None:
+    """Copy a checkpoint so that it appears whole, or not at all."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        shutil.copytree(folder, scratch)
+        scratch.rename(out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _with(model: ModelSpec, names: Sequence[str]) -> ModelSpec:

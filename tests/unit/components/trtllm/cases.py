@@ -26,7 +26,7 @@ CONFIG: dict[str, Any] = {
 FACTS: ModelFacts = facts_of(CONFIG, 16_000_000_000)
 WEIGHTS = Digest.of(b"weights")
 NODE = Node("NVIDIA H100 80GB HBM3", 90, 580, 13)
-PLACES = Places(PurePosixPath("/in"), PurePosixPath("/work"))
+PLACES = Places(PurePosixPath("/in"), PurePosixPath("/build"))
 
 
 def build(**changes: Any) -> Build:

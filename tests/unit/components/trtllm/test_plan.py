@@ -46,14 +46,14 @@ def test_an_engine_is_converted_then_built_then_served() -> None:
     assert convert.argv == (
         "/usr/bin/python3",
         "/app/tensorrt_llm/examples/quantization/quantize.py",
-        *("--model_dir", "/in", "--output_dir", "/work/trtllm_checkpoint"),
+        *("--model_dir", "/in", "--output_dir", "/build/trtllm_checkpoint"),
         *("--dtype", "bfloat16", "--qformat", "fp8"),
         *("--calib_dataset", "cnn_dailymail", "--calib_size", "512", "--kv_cache_dtype", "fp8"),
         *("--export_format", "tensorrt_llm", "--tp_size", "2", "--pp_size", "1"),
     )
     assert make.argv == (
-        *("trtllm-build", "--checkpoint_dir", "/work/trtllm_checkpoint"),
-        *("--output_dir", "/work/engine", "--max_batch_size", "64", "--max_input_len", "3072"),
+        *("trtllm-build", "--checkpoint_dir", "/build/trtllm_checkpoint"),
+        *("--output_dir", "/build/engine", "--max_batch_size", "64", "--max_input_len", "3072"),
         *("--max_seq_len", "4096", "--max_num_tokens", "8192", "--max_beam_width", "1"),
         *("--kv_cache_type", "paged", "--workers", "2", "--gemm_plugin", "auto"),
         *("--use_paged_context_fmha", "enable", "--use_fp8_context_fmha", "enable"),

@@ -347,8 +347,7 @@ def test_a_conversation_stays_on_its_version(tmp_path: Path) -> None:
 
 def test_a_conversation_is_drawn_once_and_other_requests_every_time(tmp_path: Path) -> None:
     async def test(client: Client) -> None:
-        for session in ("a", "a", "b", "a", "", "", None):
-            headers = {} if session is None else {SESSION: session}
+        for headers in [*({SESSION: name} for name in ("a", "a", "b", "a", "", "")), {}]:
             async with client.post(CHAT, json={"model": "m"}, headers=headers):
                 pass
         assert await _metric(client, "draws_total") == {"m-v1": 5.0}
@@ -367,12 +366,11 @@ def test_the_replicas_of_a_version_are_counted_in_two_halves(tmp_path: Path) -> 
         return await _well(request)
 
     async def run() -> None:
-        upstream = web.Application()
-        upstream.router.add_post(CHAT, replica)
-        other = web.Application()
-        other.router.add_post(CHAT, replica)
+        apps = [web.Application(), web.Application()]
+        for each in apps:
+            each.router.add_post(CHAT, replica)
         cluster = SqliteCluster(tmp_path / "cluster.db")
-        async with TestServer(upstream) as one, TestServer(other) as two:
+        async with TestServer(apps[0]) as one, TestServer(apps[1]) as two:
             urls = [str(each.make_url("")).rstrip("/") for each in (one, two)]
             for service in ("m-v1", "m-v2"):
                 made = cluster.create(_service(service))
@@ -401,12 +399,10 @@ async def _score(client: Client, body: object) -> tuple[int, dict[str, Any]]:
 def test_an_answer_is_scored_later_and_once(tmp_path: Path) -> None:
     async def test(client: Client) -> None:
         async with client.post(CHAT, json={"model": "m"}) as answer:
-            key = answer.headers[REQUEST]
-        body = {"request": key, "metric": "helpful", "score": 0.5}
+            body = {"request": answer.headers[REQUEST], "metric": "helpful", "score": 0.5}
         assert await _score(client, body) == (200, {"counted": True, "reason": ""})
-        status, again = await _score(client, body)
-        assert (status, again["counted"]) == (200, False)
-        assert "already" in again["reason"]
+        refused = {"counted": False, "reason": "it was scored already"}
+        assert await _score(client, body) == (200, refused)
         assert (await _score(client, {**body, "metric": "polite"}))[1]["counted"]
         assert await _metric(client, "score_count") == {"m-v1": 2.0}
 
@@ -450,10 +446,8 @@ def test_a_score_does_not_count_under_other_weights(tmp_path: Path) -> None:
             while (await (await client.get("/routes")).json())["m"] == {"m-v1": 100}:
                 await asyncio.sleep(0.02)
         _, told = await _score(client, {"request": key, "metric": "helpful", "score": 1})
-        assert told == {
-            "counted": False,
-            "reason": "the weights have changed since it was answered",
-        }
+        reason = "the weights have changed since it was answered"
+        assert told == {"counted": False, "reason": reason}
 
     _with_gateway(tmp_path, test)
 
