@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test soak conformance unit check fix golden lock clean
+.PHONY: help setup demo test soak conformance cluster-up cluster-down cluster-status cluster-shell \
+	test-cluster unit check fix golden lock clean
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(VENV)/.installed ## create .venv with the pinned dependencies
 
@@ -27,9 +28,9 @@ demo: setup ## the whole lifecycle on this machine, with a served model at the e
 
 test: setup ## all tests that need no cluster
 	@echo "==> unit, contract and golden tests"
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not integration and not soak and not conformance"
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not integration and not soak and not conformance and not cluster"
 	@echo "==> integration tests: servers and processes on 127.0.0.1"
-	@$(BIN)/python -m pytest -q -m "integration and not soak and not conformance"
+	@$(BIN)/python -m pytest -q -m "integration and not soak and not conformance and not cluster"
 
 soak: setup ## kills and interleavings by the thousand: minutes
 	@$(BIN)/python -m pytest -q -m soak
@@ -37,8 +38,23 @@ soak: setup ## kills and interleavings by the thousand: minutes
 conformance: setup ## what we write, read by transformers 4.57 and vLLM: minutes, and gigabytes once
 	@$(BIN)/python -m pytest -q -m conformance tests/conformance
 
+cluster-up: setup ## a real Kubernetes with KServe, without Docker; builds it first (ten minutes, once)
+	@$(BIN)/python -m tests.cluster up
+
+cluster-down: setup ## end it; nothing stays behind
+	@$(BIN)/python -m tests.cluster down
+
+cluster-status: setup ## its processes, memory and addresses
+	@$(BIN)/python -m tests.cluster status
+
+cluster-shell: setup ## a shell in its namespaces, with kubectl
+	@$(BIN)/python -m tests.cluster shell
+
+test-cluster: cluster-up ## tests on the real cluster
+	@$(BIN)/python -m tests.cluster run -- $(BIN)/python -m pytest -q -n 0 -m cluster tests/cluster
+
 unit: setup ## the quick ones
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not integration and not soak and not conformance"
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not integration and not soak and not conformance and not cluster"
 
 check: setup ## everything static: format, lint, types, imports, dependencies, dead code, spelling
 	@$(BIN)/ruff format --check -q .
@@ -59,8 +75,8 @@ golden: setup ## regenerate what golden tests compare: read the diff before you 
 	@$(BIN)/python -c "from registry.passport import schema_text; import sys; sys.stdout.write(schema_text())" > docs/reference/passport.schema.json
 
 lock: setup ## resolve the pins again
-	@for e in core local quantize dev; do \
-	  case $$e in core) x="";; dev) x="--extra quantize --group dev";; *) x="--extra $$e";; esac; \
+	@for e in core local cluster storage quantize dev; do \
+	  case $$e in core) x="";; dev) x="--extra quantize --extra cluster --group dev";; *) x="--extra $$e";; esac; \
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $$x pyproject.toml -o requirements/$$e.txt; done
 
 clean: ## remove what can be made again

@@ -61,11 +61,11 @@ class TextCluster:
         """Return all objects of a kind."""
         return [json.loads(text) for key, text in list(self._texts.items()) if key[0] == kind]
 
-    def create(self, obj: Object) -> Object:
+    def create(self, obj: Object, *, dry_run: bool = False) -> Object:
         """Store a new object."""
         return self._store(obj, expected=None)
 
-    def replace(self, obj: Object) -> Object:
+    def replace(self, obj: Object, *, dry_run: bool = False) -> Object:
         """Store over the version that was read."""
         return self._store(obj, expected=obj["metadata"]["resourceVersion"])
 
@@ -73,7 +73,9 @@ class TextCluster:
         """Store over the version that was read; no rollout does it."""
         return self.replace(obj)
 
-    def delete(self, kind: Kind, name: str) -> None:
+    def delete(
+        self, kind: Kind, name: str, *, read: Object | None = None, foreground: bool = False
+    ) -> None:
         """Remove the object."""
         self._texts.pop((kind, name), None)
 

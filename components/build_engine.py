@@ -1,4 +1,4 @@
-"""Build what TensorRT-LLM serves: pinned, planned, and then built on a GPU."""
+"""Build what TensorRT-LLM serves: pinned, planned, then built and judged on a GPU."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from components import images
 
 @dsl.component(base_image=images.STEPS, install_kfp_package=False)
 def resolve_engine(spec: str) -> str:
-    """Return the spec's source and calibration set, pinned, as one JSON document.
+    """Return the spec's source and data sets, pinned, as one JSON document.
 
     Args:
         spec: The document `model.yaml`, as JSON.
@@ -65,3 +65,29 @@ def build_engine(
 
     with step("build_engine", os.environ) as context:
         work.build_engine(context, os.environ, spec, resolved, checkpoint.path, engine.path)
+
+
+@dsl.component(base_image=images.TRTLLM, install_kfp_package=False)
+def judge_engine(
+    spec: str,
+    resolved: str,
+    checkpoint: dsl.Input[dsl.Model],
+    engine: dsl.Input[dsl.Artifact],
+    servable: dsl.Output[dsl.Artifact],
+) -> None:
+    """Serve parent and result one after the other, and refuse a result that is worse.
+
+    Args:
+        spec: The document `model.yaml`, as JSON.
+        resolved: What `resolve_engine` returned.
+        checkpoint: Manifest from `pull`.
+        engine: What `build_engine` made.
+        servable: The same with its verdict, where that is to accept it.
+    """
+    import os
+
+    from components.steps.context import step
+    from components.steps.judge_engine import judge_engine as work
+
+    with step("judge_engine", os.environ) as context:
+        work(context, os.environ, spec, resolved, checkpoint.path, engine.path, servable.path)

@@ -1,8 +1,8 @@
-"""From the Hub to what TensorRT-LLM serves: pulled, checked, planned and built on a GPU."""
+"""From the Hub to what TensorRT-LLM serves: pulled, checked, planned, built and judged on a GPU."""
 
 from kfp import dsl
 
-from components.build_engine import build_engine, plan_engine, resolve_engine
+from components.build_engine import build_engine, judge_engine, plan_engine, resolve_engine
 from components.conclude import conclude
 from components.pull import pull
 from components.scan import scan
@@ -10,7 +10,9 @@ from components.scan import scan
 
 @dsl.pipeline(name="penstock-engine")
 def engine(spec: str) -> None:
-    """Build the engine, or the checkpoint, that a spec asks for; one that is there is found.
+    """Build the engine, or the checkpoint, that a spec asks for, and judge it against its parent.
+
+    What is there is found, with its verdict.
 
     Args:
         spec: The document `model.yaml`, as JSON.
@@ -24,10 +26,17 @@ def engine(spec: str) -> None:
         needs = plan_engine(spec=spec, resolved=resolved.output, checkpoint=checkpoint)
         needs.after(scanned)
         built = build_engine(spec=spec, resolved=resolved.output, checkpoint=checkpoint)
-        built.after(needs)  # a resource that comes from a task makes no dependency
-        built.set_caching_options(False)  # the cache is ours: it knows the node
-        built.set_accelerator_type("nvidia.com/gpu")
-        built.set_accelerator_limit(needs.outputs["gpus"])
-        built.set_cpu_request(needs.outputs["cpus"])
-        built.set_memory_request(needs.outputs["memory"])
-        built.set_memory_limit(needs.outputs["memory"])
+        judged = judge_engine(
+            spec=spec,
+            resolved=resolved.output,
+            checkpoint=checkpoint,
+            engine=built.outputs["engine"],
+        )
+        for task in (built, judged):
+            task.after(needs)  # a resource that comes from a task makes no dependency
+            task.set_caching_options(False)  # the cache is ours: it knows the node
+            task.set_accelerator_type("nvidia.com/gpu")
+            task.set_accelerator_limit(needs.outputs["gpus"])
+            task.set_cpu_request(needs.outputs["cpus"])
+            task.set_memory_request(needs.outputs["memory"])
+            task.set_memory_limit(needs.outputs["memory"])

@@ -1,4 +1,4 @@
-"""Runs the lifecycle with kfp.local, in a process of its own: `python -m pipelines.local`.
+"""Runs a pipeline with kfp.local, in a process of its own: `python -m pipelines.local`.
 
 kfp.local keeps global state, clears root log handlers and patches `print`, so nothing else
 should live in its process. The request comes as JSON on standard input.
@@ -22,8 +22,8 @@ def main() -> int:
     _import_kfp()
     from kfp import local
 
-    from pipelines.lifecycle import lifecycle
-
+    name = request["pipeline"]
+    pipeline = getattr(importlib.import_module(f"pipelines.{name}"), name)
     workspace = tempfile.mkdtemp(prefix="penstock-")  # kfp deletes it after every pipeline
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
@@ -32,7 +32,7 @@ def main() -> int:
         raise_on_error=True,
     )
     try:
-        lifecycle(spec=request["spec"])
+        pipeline(spec=request["spec"])
     except RuntimeError as problem:  # kfp's word for "a task failed"; the step record has the why
         logging.getLogger("penstock").error("%s", problem)  # noqa: TRY400 - no traceback of kfp's
         return 1

@@ -22,6 +22,7 @@ from penstock.core.errors import ConfigurationError, StepFailed
 from penstock.core.runs import RunRecord, StepRecord
 from penstock.core.settings import Settings
 from penstock.core.spec import ModelSpec
+from pipelines.steps import Pipeline
 
 _POLL_S = 0.1
 _GRACE_S = 5.0
@@ -42,8 +43,9 @@ def execute(
     *,
     started_at: float,
     watch: Callable[[Sight], None],
+    pipeline: Pipeline = "lifecycle",
 ) -> RunRecord:
-    """Run the lifecycle on this machine and return what happened.
+    """Run a pipeline on this machine and return what happened.
 
     Ctrl-C (KeyboardInterrupt) stops the steps, writes the record and is raised again.
 
@@ -52,6 +54,7 @@ def execute(
         env: The environment of the steps; `PENSTOCK_RUN_ID` names the run.
         started_at: When the run began, in seconds since the epoch.
         watch: Called several times a second while the run goes on.
+        pipeline: Which one.
     """
     settings = Settings.from_env(env)
     check_paths(settings)
@@ -59,7 +62,11 @@ def execute(
     (run_dir / "logs").mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / "begun", repr(started_at))
     write_atomically(run_dir / "spec.json", spec.to_json())
-    request = {"run_dir": str(run_dir), "spec": as_parameter(spec.to_json())}
+    request = {
+        "pipeline": pipeline,
+        "run_dir": str(run_dir),
+        "spec": as_parameter(spec.to_json()),
+    }
     with (run_dir / "logs" / "pipeline.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.local"],

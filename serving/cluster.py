@@ -1,7 +1,8 @@
 """The part of a Kubernetes API that serving needs; adapters: Kubernetes, and this laptop.
 
 Objects are plain dicts in the shape Kubernetes gives them: `apiVersion`, `kind`,
-`metadata.name`, `metadata.resourceVersion`, `spec`, `status`.
+`metadata.name`, `metadata.resourceVersion`, `spec`, `status`. A server may add fields that were
+left out (defaults, bookkeeping in `metadata`); it changes none that were written.
 """
 
 from __future__ import annotations
@@ -10,7 +11,26 @@ from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
 Object = dict[str, Any]
-Kind = Literal["InferenceService", "HTTPRoute", "Lease"]
+Kind = Literal[
+    "InferenceService",
+    "LLMInferenceService",
+    "LLMInferenceServiceConfig",
+    "ServingRuntime",
+    "ClusterServingRuntime",
+    "HTTPRoute",
+    "Gateway",
+    "GatewayClass",
+    "Lease",
+    "ConfigMap",
+    "Secret",
+    "Service",
+    "Pod",
+    "Event",
+    "Deployment",
+    "Node",
+    "Namespace",
+    "CustomResourceDefinition",
+]
 
 
 class Cluster(Protocol):
@@ -24,14 +44,24 @@ class Cluster(Protocol):
         """Return all objects of a kind, by name."""
         ...
 
-    def create(self, obj: Object) -> Object:
-        """Store a new object; `Conflict` if the name is taken. Returns it with its version."""
+    def create(self, obj: Object, *, dry_run: bool = False) -> Object:
+        """Store a new object; `Conflict` if the name is taken. Returns it with its version.
+
+        Args:
+            obj: What to store; its status is ignored.
+            dry_run: Check it, and return it as it would be stored, without storing it.
+        """
         ...
 
-    def replace(self, obj: Object) -> Object:
+    def replace(self, obj: Object, *, dry_run: bool = False) -> Object:
         """Store `obj` over the version it was read at; `Conflict` if that is not current.
 
-        `status` is ignored, as with the Kubernetes subresource.
+        A write that changes nothing may leave the version as it is.
+
+        Args:
+            obj: What to store, as it was read or returned, changed; its status is ignored, as
+                with the Kubernetes subresource.
+            dry_run: Check it, and return it as it would be stored, without storing it.
         """
         ...
 
@@ -39,8 +69,19 @@ class Cluster(Protocol):
         """Like `replace`, but only `status` is written."""
         ...
 
-    def delete(self, kind: Kind, name: str) -> None:
-        """Remove the object; removing what is not there does nothing."""
+    def delete(
+        self, kind: Kind, name: str, *, read: Object | None = None, foreground: bool = False
+    ) -> None:
+        """Remove the object; removing what is not there does nothing.
+
+        An object with finalizers stays, with `metadata.deletionTimestamp`, until they are done.
+
+        Args:
+            kind: What it is.
+            name: Which one.
+            read: The object as it was read: `Conflict` if it has changed since, or is another.
+            foreground: Keep it until what it owns is gone.
+        """
         ...
 
     def watch(self, kind: Kind, *, timeout_s: float) -> Iterator[Object]:

@@ -1,6 +1,6 @@
 """Acts on rollouts: observe, decide, and one compare-and-swap write of everything that follows.
 
-Record, evidence and traffic weights lie in one object, the HTTPRoute, and change in one write.
+Record, evidence and traffic weights lie in one object, the carrier, and change in one write.
 Whatever is interrupted before that write has not happened; what comes after it is done again until
 it is seen to be done. The event log is written first: an event whose write did not follow is not
 linked to by any record, and counts for nothing.
@@ -9,7 +9,7 @@ linked to by any record, and counts for nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -18,16 +18,24 @@ from penstock.core.errors import ConfigurationError, Conflict
 from penstock.core.spec import Rollout
 from serving import lease
 from serving.cluster import Cluster, Object
-from serving.manifests import STICKY, route, weights_of
+from serving.manifests import STICKY
 from serving.rollout import events
 from serving.rollout.decide import Remove, Seen, Stay
 from serving.rollout.evidence import Batch
 from serving.rollout.judge import Judge
 from serving.rollout.record import Command, Record, digest_of
 from serving.rollout.step import Step, step
+from serving.traffic import LocalTraffic, Traffic
 
+LOCAL = LocalTraffic()
 RECORD = "penstock.dev/rollout"
 POLICY = "penstock.dev/rollout-policy"
+PREVIOUS = "penstock.dev/previous"
+"""The object of the version that was served before, as it was."""
+
+EPOCH = "penstock.dev/rollout-epoch"
+PHASE = "penstock.dev/rollout-phase"
+"""The record's epoch and phase, apart: a cluster's admission cannot read the record itself."""
 
 
 class World(Protocol):
@@ -77,6 +85,10 @@ class FileLog:
                 continue  # the end of a line whose writer was killed
             yield text
 
+    def names(self) -> list[str]:
+        """Return the names that have a file."""
+        return sorted(path.stem for path in self.folder.glob("*.jsonl"))
+
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.jsonl"
 
@@ -90,6 +102,7 @@ class Controller:
         world: What can be seen.
         owner: Name of this process among all that could do this.
         judge: Makes the tests of a policy.
+        traffic: How traffic is split there.
     """
 
     def __init__(
@@ -98,9 +111,12 @@ class Controller:
         log: EventLog,
         world: World,
         owner: str,
+        *,
         judge: Callable[[Rollout], Judge] = Judge,
+        traffic: Traffic = LOCAL,
     ) -> None:
         self._cluster, self._log, self._world, self._owner = cluster, log, world, owner
+        self._traffic = traffic
         self._judging = judge
         self._judges: dict[str, Judge] = {}
         self._written: dict[str, tuple[str, Record]] = {}
@@ -110,11 +126,12 @@ class Controller:
 
         Whatever this raises, nothing was lost: looking again goes on from what is recorded.
         """
-        obj = self._cluster.get("HTTPRoute", name)
+        obj = self._cluster.get(self._traffic.carrier, name)
         record = self._record(obj) if obj is not None else None
-        if obj is None or record is None:
+        if obj is None or record is None or not self._traffic.carries(obj):
             return None
         judge, seen = self._judge(obj, record), self._world.seen(record)
+        seen = replace(seen, edited=seen.edited or _edited(self._traffic.weights_of(obj), record))
         if not lease.acquire(self._cluster, name, self._owner, seen.now):
             return None
         try:
@@ -134,13 +151,22 @@ class Controller:
         batch = Batch() if record.over else self._world.evidence(record, seen)
         made = step(record, batch, seen, judge)
         if isinstance(made.action, Remove):
-            self._cluster.delete("InferenceService", made.action.service)
+            self._cluster.delete(self._traffic.served, made.action.service)
         still = isinstance(made.action, Stay | Remove) and not (batch.size or batch.cursors)
         if not still:
             event = events.looked(batch, seen, made.action)
-            _, committed = self._commit(obj, record, made.record, event)
+            if made.record.phase == "promoted" and record.phase != "promoted":
+                obj = self._with_previous(obj, record.stable)
+            obj, committed = self._commit(obj, record, made.record, event)
             made = made._replace(record=committed)
+        if not still or seen.routed != weights(made.record):
+            self._traffic.enforce(self._cluster, obj)
         return made
+
+    def _with_previous(self, obj: Object, service: str) -> Object:
+        """Return the carrier with what it takes to serve a version again after it is removed."""
+        served = self._cluster.get(self._traffic.served, service)
+        return obj if served is None else annotated(obj, {PREVIOUS: snapshot(served)})
 
     def _commit(
         self, obj: Object, before: Record, after: Record, event: str
@@ -148,7 +174,7 @@ class Controller:
         name = obj["metadata"]["name"]
         self._log.append(name, events.line(before.chain, event))
         linked = after.linked(event)
-        new = _written(obj, linked)
+        new = _written(self._traffic, obj, linked)
         replaced = self._cluster.replace(new)
         self._written[name] = (new["metadata"]["annotations"][RECORD], linked)
         return replaced, linked
@@ -172,14 +198,22 @@ class Controller:
         return self._judges[record.policy]
 
 
-def begin(cluster: Cluster, log: EventLog, name: str, record: Record, policy: Rollout) -> Record:
+def begin(
+    cluster: Cluster,
+    log: EventLog,
+    name: str,
+    record: Record,
+    policy: Rollout,
+    *,
+    traffic: Traffic = LOCAL,
+) -> Record:
     """Begin a rollout on a name that is served; return its record as written.
 
     Raises:
         ConfigurationError: Another rollout goes on there.
         Conflict: Somebody else wrote meanwhile.
     """
-    obj = cluster.get("HTTPRoute", name)
+    obj = cluster.get(traffic.carrier, name)
     if obj is None:
         raise ConfigurationError(f"{name} is not served: there is nothing to compare with")
     running = record_of(obj)
@@ -190,6 +224,8 @@ def begin(cluster: Cluster, log: EventLog, name: str, record: Record, policy: Ro
             f"{name}: a rollout of {running.candidate} goes on ({running.phase})",
             hint=f"wait for it, or: penstock rollout rollback {name}",
         )
+    if running is not None:
+        record = replace(record, epoch=running.epoch + 1)  # older epochs have lost, also there
     event = events.started(record)
     log.append(name, events.line("", event))
     linked = record.linked(event)
@@ -198,34 +234,36 @@ def begin(cluster: Cluster, log: EventLog, name: str, record: Record, policy: Ro
         STICKY: str(policy.sticky).lower(),
     }
     obj = {**obj, "metadata": {**obj["metadata"], "annotations": annotations}}
-    cluster.replace(_written(obj, linked))
+    cluster.replace(_written(traffic, obj, linked))
     return linked
 
 
-def stable_of(cluster: Cluster, name: str) -> str:
+def stable_of(cluster: Cluster, name: str, traffic: Traffic = LOCAL) -> str:
     """Return the version that a new one is compared with; empty when nothing is served.
 
     While a rollout goes on it is that rollout's, whatever the weights are: in soak all traffic is
     the candidate's, and it is not the stable version yet.
     """
-    obj = cluster.get("HTTPRoute", name)
+    obj = cluster.get(traffic.carrier, name)
     if obj is None:
         return ""
     record = record_of(obj)
     if record is not None and not record.over:
         return record.stable
-    shares = weights_of(obj)
+    shares = traffic.weights_of(obj)
     return max(shares, key=lambda service: shares[service], default="")
 
 
-def command(cluster: Cluster, log: EventLog, name: str, asked: Command) -> Record:
+def command(
+    cluster: Cluster, log: EventLog, name: str, asked: Command, traffic: Traffic = LOCAL
+) -> Record:
     """Write down what a person asks of a rollout; its owner does it. Return the record.
 
     Raises:
         ConfigurationError: Nothing goes on there.
     """
     while True:
-        obj = cluster.get("HTTPRoute", name)
+        obj = cluster.get(traffic.carrier, name)
         record = record_of(obj) if obj is not None else None
         if obj is None or record is None or record.over:
             raise ConfigurationError(
@@ -235,20 +273,20 @@ def command(cluster: Cluster, log: EventLog, name: str, asked: Command) -> Recor
         log.append(name, events.line(record.chain, event))
         linked = replace(record, command=asked).linked(event)
         try:
-            cluster.replace(_written(obj, linked))
+            cluster.replace(_written(traffic, obj, linked))
         except Conflict:
             continue  # its owner wrote meanwhile: read again
         return linked
 
 
 def record_of(obj: Object) -> Record | None:
-    """Return the record that an HTTPRoute carries, or None."""
+    """Return the record that a carrier has, or None."""
     text = obj["metadata"].get("annotations", {}).get(RECORD)
     return None if text is None else Record.from_json(text)
 
 
 def policy_of(obj: Object) -> Rollout:
-    """Return the policy that an HTTPRoute carries."""
+    """Return the policy that a carrier has."""
     return Rollout.model_validate_json(obj["metadata"]["annotations"][POLICY])
 
 
@@ -261,12 +299,41 @@ def weights(record: Record) -> dict[str, int]:
     return {record.candidate: record.weight, record.stable: 100 - record.weight}
 
 
-def _written(obj: Object, record: Record) -> Object:
-    """Return the object with a record and the weights that follow from it."""
-    annotations = {**obj["metadata"].get("annotations", {}), RECORD: record.to_json()}
-    spec = route(obj["metadata"]["name"], weights(record))["spec"]
-    return {
-        **obj,
-        "metadata": {**obj["metadata"], "annotations": annotations},
-        "spec": {**obj["spec"], "rules": spec["rules"]},
-    }
+def annotated(obj: Object, marks: Mapping[str, str]) -> Object:
+    """Return the object with annotations added."""
+    annotations = {**obj["metadata"].get("annotations", {}), **marks}
+    return {**obj, "metadata": {**obj["metadata"], "annotations": annotations}}
+
+
+def snapshot(obj: Object) -> str:
+    """Return an object as it can be created again: without what the server and status added."""
+    kept = ("name", "labels", "annotations")
+    metadata = {key: obj["metadata"][key] for key in kept if key in obj["metadata"]}
+    body = {"kind": obj["kind"], "metadata": metadata, "spec": obj["spec"]}
+    if "apiVersion" in obj:
+        body["apiVersion"] = obj["apiVersion"]
+    return json.dumps(body, separators=(",", ":"), sort_keys=True)
+
+
+def _edited(found: Mapping[str, int], record: Record) -> str:
+    """Return how the weights differ from what the record stands for; empty when they do not."""
+    wanted = weights(record)
+    if dict(found) == wanted:
+        return ""
+    return f"somebody else changed the weights to {told(found)}; they should be {told(wanted)}"
+
+
+def told(shares: Mapping[str, int]) -> str:
+    """Return weights for people."""
+    return ", ".join(f"{service} {share} %" for service, share in sorted(shares.items()))
+
+
+def _written(traffic: Traffic, obj: Object, record: Record) -> Object:
+    """Return the carrier with a record and the weights that follow from it.
+
+    Weights that somebody else set stay as they are while the rollout is held for that: a person at
+    the route has a reason, and a fight over it would help nobody.
+    """
+    marks = {RECORD: record.to_json(), EPOCH: str(record.epoch), PHASE: record.phase}
+    marked = annotated(obj, marks)
+    return marked if record.held == "edited" else traffic.weighted(marked, weights(record))

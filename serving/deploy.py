@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from penstock.core.errors import Conflict, NotReady
+from penstock.core.errors import ConfigurationError, Conflict, NotReady
 from penstock.core.spec import ModelSpec
+from serving import controller as acting
 from serving.cluster import Cluster, Object
-from serving.manifests import (
-    NAME,
-    Release,
-    inference_service,
-    ready,
-    route,
-    service_name,
-    weights_of,
-)
+from serving.manifests import NAME, Release, ready, service_name
+from serving.traffic import LocalTraffic, Traffic
 
+LOCAL = LocalTraffic()
 _ROUTED_S = 30.0
 _POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a name is served."""
+
+    cluster: Cluster
+    observed: Callable[[], Mapping[str, int]]
+    """Returns the weights that really route; the old version goes only after that."""
+
+    traffic: Traffic = LOCAL
+    why: Callable[[str], str] = lambda _service: ""
+    """Returns what keeps a version's processes from serving; empty when nothing is known."""
+
+    on_wait: Callable[[float], None] = lambda _waited_s: None
+    """Told the seconds waited so far."""
+
+    hint: str = "penstock local status"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +51,15 @@ class Deployed:
     replaced: tuple[str, ...]
 
 
-def propose(cluster: Cluster, spec: ModelSpec, release: Release) -> str:
-    """Create a version's InferenceService, without traffic, if it is not there; return its name."""
+def propose(cluster: Cluster, spec: ModelSpec, release: Release, traffic: Traffic = LOCAL) -> str:
+    """Create what serves a version, without traffic, if it is not there; return its name."""
     service = service_name(spec.name, release.version)
-    if cluster.get("InferenceService", service) is None:
-        cluster.create(inference_service(spec, release))
+    if cluster.get(traffic.served, service) is None:
+        cluster.create(traffic.version(spec, release))
     return service
 
 
-def deploy(
-    cluster: Cluster,
-    spec: ModelSpec,
-    release: Release,
-    *,
-    observed: Callable[[], Mapping[str, int]],
-    on_wait: Callable[[float], None] = lambda _waited_s: None,
-) -> Deployed:
+def deploy(site: Site, spec: ModelSpec, release: Release) -> Deployed:
     """Serve a version under the spec's name; the versions before it are removed.
 
     Running it again when that version is served changes nothing. A version that does not become
@@ -59,66 +67,113 @@ def deploy(
     served.
 
     Args:
-        cluster: Where to.
+        site: Where to.
         spec: What is served.
         release: The version, and where its files are.
-        observed: Returns the weights that really route; the old version goes only after that.
-        on_wait: Told the seconds waited so far.
     """
-    service = propose(cluster, spec, release)
+    cluster, traffic = site.cluster, site.traffic
+    service = propose(cluster, spec, release, traffic)
     try:
-        ready_s = _wait(cluster, service, spec.rollout.ready_timeout_s, on_wait)
+        ready_s = _until_ready(site, service, spec.rollout.ready_timeout_s)
     except NotReady:
-        if not _weight(cluster, spec.name, service):
-            cluster.delete("InferenceService", service)
+        if not _weight(site, spec.name, service):
+            cluster.delete(traffic.served, service)
         raise
-    _shift(cluster, spec.name, service)
-    _until_routed(service, observed)
+    _shift(site, spec.name, service)
+    _until_routed(site, service)
     replaced = tuple(
         obj["metadata"]["name"]
-        for obj in cluster.list("InferenceService")
+        for obj in cluster.list(traffic.served)
         if obj["metadata"].get("labels", {}).get(NAME) == spec.name
         and obj["metadata"]["name"] != service
     )
     for old in replaced:  # after the route left them: a drained replica finishes what it has
-        cluster.delete("InferenceService", old)
+        cluster.delete(traffic.served, old)
     return Deployed(service, ready_s, {service: 100}, replaced)
 
 
-def _wait(
-    cluster: Cluster, service: str, timeout_s: float, on_wait: Callable[[float], None]
-) -> float:
+def revert(site: Site, name: str, timeout_s: float) -> Deployed:
+    """Serve the version before the last promotion again, without evidence: a person says so.
+
+    It is made again from the snapshot on the route if it was removed, and gets all traffic once it
+    is ready. The version that is left is kept as a snapshot and removed, so this can be undone.
+
+    Args:
+        site: Where it is served.
+        name: The model's.
+        timeout_s: How long the version may take to become ready.
+
+    Raises:
+        ConfigurationError: A rollout goes on, or there was no promotion.
+        NotReady: The version before does not start; what is served goes on being served.
+    """
+    cluster, traffic = site.cluster, site.traffic
+    obj = cluster.get(traffic.carrier, name)
+    record = acting.record_of(obj) if obj is not None else None
+    if record is not None and not record.over:
+        raise ConfigurationError(
+            f"{name}: a rollout of {record.candidate} goes on",
+            hint=f"penstock rollout rollback {name}",
+        )
+    text = obj["metadata"].get("annotations", {}).get(acting.PREVIOUS) if obj else None
+    if obj is None or text is None:
+        raise ConfigurationError(
+            f"{name}: nothing was promoted, so there is no version before",
+            hint="penstock run with the old source: its weights are in the store",
+        )
+    before = json.loads(text)
+    service = str(before["metadata"]["name"])
+    left = max(traffic.weights_of(obj).items(), key=lambda item: item[1])[0]
+    if service == left:
+        return Deployed(service, 0.0, {service: 100}, ())
+    if cluster.get(traffic.served, service) is None:
+        cluster.create(before)
+    try:
+        ready_s = _until_ready(site, service, timeout_s)
+    except NotReady:
+        cluster.delete(traffic.served, service)
+        raise
+    gone = cluster.get(traffic.served, left)
+    marks = {acting.PREVIOUS: acting.snapshot(gone)} if gone is not None else {}
+    _shift(site, name, service, marks)
+    _until_routed(site, service)
+    cluster.delete(traffic.served, left)
+    return Deployed(service, ready_s, {service: 100}, (left,))
+
+
+def _until_ready(site: Site, service: str, timeout_s: float) -> float:
+    """Return how long it took, in seconds."""
     start, reason = time.monotonic(), "nothing has looked at it yet"
     while True:
         left = timeout_s - (time.monotonic() - start)
         if left <= 0:
             break
-        for obj in cluster.watch("InferenceService", timeout_s=min(left, 0.5)):
+        for obj in site.cluster.watch(site.traffic.served, timeout_s=min(left, 0.5)):
             if obj["metadata"]["name"] != service:
                 continue
             is_ready, reason = _seen(obj)
             if is_ready:
                 return time.monotonic() - start
-        on_wait(time.monotonic() - start)
+        site.on_wait(time.monotonic() - start)
     raise NotReady(
         service,
-        reason=reason,
+        reason=site.why(service) or reason,
         waited_s=timeout_s,
-        hint="penstock local status shows the log; the version that was served still is. A slow "
-        "start: raise rollout.ready_timeout_s",
+        hint=f"{site.hint} shows more; the version that was served still is. A slow start: raise "
+        "rollout.ready_timeout_s",
     )
 
 
-def _until_routed(service: str, observed: Callable[[], Mapping[str, int]]) -> None:
+def _until_routed(site: Site, service: str) -> None:
     """Wait until all traffic goes to a service; a weight counts once it was read back."""
     never, deadline = threading.Event(), time.monotonic() + _ROUTED_S
-    while observed() != {service: 100}:
+    while site.observed() != {service: 100}:
         if time.monotonic() > deadline:
             raise NotReady(
                 service,
                 reason="the gateway does not route to it",
                 waited_s=_ROUTED_S,
-                hint="penstock local status; then run again",
+                hint=f"{site.hint}; then run again",
             )
         never.wait(_POLL_S)
 
@@ -129,21 +184,25 @@ def _seen(obj: Object) -> tuple[bool, str]:
     return ready(obj)
 
 
-def _weight(cluster: Cluster, name: str, service: str) -> int:
-    current = cluster.get("HTTPRoute", name)
-    return weights_of(current).get(service, 0) if current else 0
+def _weight(site: Site, name: str, service: str) -> int:
+    current = site.cluster.get(site.traffic.carrier, name)
+    return site.traffic.weights_of(current).get(service, 0) if current else 0
 
 
-def _shift(cluster: Cluster, name: str, service: str) -> None:
-    """Give a service all of the route's traffic."""
-    target = route(name, {service: 100})
+def _shift(
+    site: Site, name: str, service: str, marks: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Give a service all of the name's traffic."""
+    cluster, traffic = site.cluster, site.traffic
     while True:
-        current = cluster.get("HTTPRoute", name)
+        current = cluster.get(traffic.carrier, name)
         try:
             if current is None:
-                cluster.create(target)
-            elif weights_of(current) != {service: 100}:
-                cluster.replace({**current, "spec": target["spec"]})
+                current = cluster.create(traffic.carrying(name, {service: 100}))
+            elif traffic.weights_of(current) != {service: 100}:
+                marked = acting.annotated(current, marks)
+                current = cluster.replace(traffic.weighted(marked, {service: 100}))
         except Conflict:
             continue  # somebody wrote meanwhile: read again
+        traffic.enforce(cluster, current)
         return

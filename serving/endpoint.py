@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -37,6 +38,7 @@ class EndpointCompleter:
         base_url: Where the API is, with or without the final `/v1`.
         model: The name of the model there.
         api_key: Sent as a bearer token.
+        headers: Sent with every request.
         concurrency: Requests in flight together.
         transport: Another way to the endpoint than the network.
     """
@@ -47,6 +49,7 @@ class EndpointCompleter:
         model: str,
         *,
         api_key: str | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
         concurrency: int = 8,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
@@ -56,7 +59,7 @@ class EndpointCompleter:
         self._pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="completer")
         self._client = httpx.Client(
             base_url=self._url,
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            headers={**headers, **({"Authorization": f"Bearer {api_key}"} if api_key else {})},
             timeout=httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             limits=httpx.Limits(max_connections=concurrency + 1),
             transport=transport,

@@ -1,5 +1,9 @@
 """Penstock's request and answer headers, as gateway, engine and replay know them."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 VERSION = "X-Penstock-Version"
 """On an answer: the InferenceService that gave it."""
 
@@ -17,3 +21,11 @@ REPLAY = "X-Penstock-Replay"
 
 NO_LOG = "X-Penstock-No-Log"
 """On a request: do not log it."""
+
+
+def replayed(headers: Mapping[str, str]) -> bool:
+    """Return whether a request at an engine is a replay: no user waits for its answer.
+
+    The local gateway says so; on a cluster the header that chose the version arrives itself.
+    """
+    return REPLAY in headers or SERVICE in headers

@@ -1,4 +1,9 @@
-"""Greedy answers with the likeliest tokens beside each, from any OpenAI-compatible endpoint."""
+"""What an OpenAI-compatible endpoint tells of its log-probabilities.
+
+Any may tell the likeliest tokens of what it generates (`logprobs`); some also of what they read
+(`prompt_logprobs`, of vLLM: https://docs.vllm.ai, "OpenAI-Compatible Server"), so that two versions
+can be made to say the same.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import httpx
@@ -19,6 +25,8 @@ MOST_ALTERNATIVES = 20
 """What the OpenAI API allows per token, and vLLM's default limit."""
 
 TIMEOUT_S = 120.0
+_NOT_OFFERED = (400, 404, 422)
+"""How servers refuse fields that they do not know, or do not allow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,14 @@ class ToldAnswer:
 
     text: str
     positions: tuple[Position, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAnswer:
+    """An answer that the model was made to say, token by token; tokens are named by their ids."""
+
+    positions: tuple[Position, ...]
+    """Each token is told, however unlikely it is."""
 
 
 class LogprobEndpoint:
@@ -105,30 +121,73 @@ class LogprobEndpoint:
         ]
         return list(self._pool.map(self._one, bodies))
 
+    def read(
+        self,
+        asked: Sequence[tuple[Sequence[Message], str]],
+        *,
+        alternatives: int = MOST_ALTERNATIVES,
+    ) -> list[ReadAnswer] | None:
+        """Returns what it thinks of given answers, in order; None where it does not tell.
+
+        Args:
+            asked: Conversations, and what is said in answer to each.
+            alternatives: Likeliest tokens to be told per token.
+
+        Raises:
+            NotReady: Nothing answers there, or its queue stays full.
+            ServingError: It breaks off, or tells what is not understood.
+        """
+
+        def one(pair: tuple[Sequence[Message], str]) -> ReadAnswer | None:
+            return self._reading(pair[0], pair[1], alternatives)
+
+        if not asked or one(asked[0]) is None:
+            return None
+        found = list(self._pool.map(one, asked))
+        read = [each for each in found if each is not None]
+        if len(read) < len(found):
+            raise ServingError(
+                f"{self.description}: it told the log-probabilities of some prompts, not of all",
+                hint="look at the server's log; retry",
+            )
+        return read
+
     def close(self) -> None:
         """Ends the threads and connections."""
         self._closing.set()
         self._pool.shutdown(cancel_futures=True)
         self._client.close()
 
-    def _one(self, body: Mapping[str, Any]) -> ToldAnswer:
-        for _ in range(ATTEMPTS_WHEN_BUSY):
-            response = self._post(body)
-            if response.status_code != 429:
-                break
-            self._closing.wait(pause_s(response))
-        else:
-            raise NotReady(
-                self.description,
-                reason="its queue stays full",
-                waited_s=ATTEMPTS_WHEN_BUSY * LONGEST_PAUSE_S,
-                hint="lower the concurrency, or add replicas",
-            )
-        if not response.is_success:
+    def _reading(
+        self, conversation: Sequence[Message], answer: str, alternatives: int
+    ) -> ReadAnswer | None:
+        """Returns an answer as it was read; None where the endpoint does not tell."""
+        said: Message = {"role": "assistant", "content": answer}
+        turn = {"add_generation_prompt": False, "continue_final_message": True}
+        more = {"prompt_logprobs": alternatives}
+        bodies = (
+            {"messages": list(conversation)},
+            {"messages": [*conversation, said], **turn, **more},
+        )
+        told = []
+        for body in bodies:
+            common = {"model": self._model, "max_tokens": 1, "temperature": 0}
+            response = self._answered({**common, "return_token_ids": True, **body})
+            if response.status_code in _NOT_OFFERED:
+                return None
+            self._require(response, "it must be able to read an answer that it did not give")
+            told.append(_body(response))
+        try:
+            return _read(*told)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise ServingError(
-                f"{self.description}: HTTP {response.status_code}: {response.text[:256]}",
-                hint="the endpoint must allow logprobs and top_logprobs of chat completions",
-            )
+                f"{self.description}: its prompt_logprobs are not understood: {error}",
+                hint="serve it with vLLM, or with an engine that tells no prompt_logprobs",
+            ) from error
+
+    def _one(self, body: Mapping[str, Any]) -> ToldAnswer:
+        response = self._answered(body)
+        self._require(response, "the endpoint must allow logprobs and top_logprobs of chats")
         try:
             return _told(response.json())
         except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -136,6 +195,26 @@ class LogprobEndpoint:
                 f"{self.description}: the answer carries no log-probabilities",
                 hint="serve it with an engine that supports logprobs in chat completions",
             ) from error
+
+    def _require(self, response: httpx.Response, hint: str) -> None:
+        if not response.is_success:
+            raise ServingError(
+                f"{self.description}: HTTP {response.status_code}: {response.text[:256]}", hint=hint
+            )
+
+    def _answered(self, body: Mapping[str, Any]) -> httpx.Response:
+        """Returns the response, asked for again while the endpoint is busy."""
+        for _ in range(ATTEMPTS_WHEN_BUSY):
+            response = self._post(body)
+            if response.status_code != 429:
+                return response
+            self._closing.wait(pause_s(response))
+        raise NotReady(
+            self.description,
+            reason="its queue stays full",
+            waited_s=ATTEMPTS_WHEN_BUSY * LONGEST_PAUSE_S,
+            hint="lower the concurrency, or add replicas",
+        )
 
     def _post(self, body: Mapping[str, Any]) -> httpx.Response:
         try:
@@ -170,6 +249,42 @@ def _told(body: Mapping[str, Any]) -> ToldAnswer:
     if any(math.isnan(position.logprob) for position in positions):
         raise ValueError("a log-probability is not a number")
     return ToldAnswer(choice["message"]["content"] or "", tuple(positions))
+
+
+def _body(response: httpx.Response) -> Mapping[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _read(before: Mapping[str, Any], whole: Mapping[str, Any]) -> ReadAnswer | None:
+    """Returns the tokens of an answer, given the prompt without and with it.
+
+    The answer is what comes after the tokens that both have in common: where an answer begins in a
+    token, a template and a tokenizer decide. None where a body tells nothing of what was read;
+    raises what a strange field raises.
+    """
+    told, ids, prompt = (
+        whole.get("prompt_logprobs"),
+        whole.get("prompt_token_ids"),
+        before.get("prompt_token_ids"),
+    )
+    if not told or not ids or not prompt:
+        return None
+    if len(told) != len(ids):
+        raise ValueError(f"{len(told)} of {len(ids)} tokens")
+    common = takewhile(lambda pair: pair[0] == pair[1], zip(ids, prompt, strict=False))
+    begin = len(list(common))
+    positions = []
+    for token, each in zip(ids[begin:], told[begin:], strict=True):
+        top = {name.encode(): min(0.0, float(one["logprob"])) for name, one in each.items()}
+        name = str(token).encode()
+        positions.append(Position(name, top[name], top))
+    if not positions or any(math.isnan(log) for each in positions for log in each.top.values()):
+        raise ValueError("a log-probability is not a number, or there is none")
+    return ReadAnswer(tuple(positions))
 
 
 def _bytes(token: Mapping[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from penstock.core.identity import Digest
+from penstock.core.manifest import Manifest
 from penstock.core.spec import ModelSpec
 from serving.cluster import Object
 
@@ -33,6 +34,9 @@ class Release:
 
     root: Digest
     """Digest of the checkpoint; verified before it is served."""
+
+    manifest: Manifest | None = None
+    """Its files, where they are known."""
 
 
 def service_name(name: str, version: int) -> str:

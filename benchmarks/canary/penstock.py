@@ -44,18 +44,20 @@ class OneObject:
         """Return all objects of a kind."""
         return [obj for (found, _), obj in self._objects.items() if found == kind]
 
-    def create(self, obj: Object) -> Object:
+    def create(self, obj: Object, *, dry_run: bool = False) -> Object:
         """Store an object."""
         self._objects[obj["kind"], obj["metadata"]["name"]] = obj
         return obj
 
     replace = replace_status = create
 
-    def delete(self, kind: Kind, name: str) -> None:
+    def delete(
+        self, kind: Kind, name: str, *, read: Object | None = None, foreground: bool = False
+    ) -> None:
         """Remove an object."""
         self._objects.pop((kind, name), None)
 
-    def watch(self, kind: Kind, *, timeout_s: float) -> Iterator[Object]:  # noqa: ARG002
+    def watch(self, kind: Kind, *, timeout_s: float) -> Iterator[Object]:
         """Yield what is there."""
         yield from self.list(kind)
 
@@ -66,7 +68,7 @@ class Silent:
     def append(self, name: str, line: str) -> None:
         """Forget the line."""
 
-    def lines(self, name: str) -> list[str]:  # noqa: ARG002
+    def lines(self, name: str) -> list[str]:
         """Return nothing."""
         return []
 
@@ -80,7 +82,7 @@ class Replication:
         first = Record(CANDIDATE, STABLE, digest_of(policy), make(policy).start(), owner=NAME)
         self.record = begin(cluster, log, NAME, first, policy)
         self.now, self.batch = 0.0, Batch()
-        self._controller = Controller(cluster, log, self, NAME, make)
+        self._controller = Controller(cluster, log, self, NAME, judge=make)
 
     def look(self, batch: Batch, now: float) -> Record:
         """Give the controller a tick's evidence; return the record after it."""

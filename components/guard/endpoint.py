@@ -1,10 +1,14 @@
 """Measures over HTTP how far a candidate's distributions are from its parent's; pure functions.
 
-Endpoints tell the likeliest tokens only, of what the model itself says. So both are asked, and
-compared from the first token to the one where they part: there both had still read the same. The
-divergence is what it is at least: everything that not both told is taken as one outcome, and to
-merge outcomes never raises a divergence (log-sum inequality; Cover and Thomas, Elements of
-Information Theory, theorem 2.7.1). How much was merged is told as the truncated mass.
+Endpoints that tell what they think of what they read are made to say the same reference answers, as
+in process: every token is compared, and the ratio of perplexities is exact. Others tell it of what
+the model itself says only: both are asked, and compared from the first token to the one where they
+part, where both had still read the same.
+
+Either way the likeliest tokens only are told. The divergence is what it is at least: everything
+that not both told is taken as one outcome, and to merge outcomes never raises a divergence (log-sum
+inequality; Cover and Thomas, Elements of Information Theory, theorem 2.7.1). How much was merged is
+told as the truncated mass.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from components.guard.items import Distance
-from serving.logprobs import Position, ToldAnswer
+from penstock.core.errors import CheckpointBroken
+from serving.logprobs import Position, ReadAnswer, ToldAnswer
 
 _LEAST = 1e-6
 """Engines compute in float32: a smaller rest is rounding."""
@@ -36,6 +41,37 @@ def distance(parent: ToldAnswer, candidate: ToldAnswer) -> Distance:
             break
         same += 1
     return Distance(tuple(kl), same, log_ratio, truncated, len(parent.positions) - len(kl))
+
+
+def read_distances(parent: Sequence[ReadAnswer], candidate: Sequence[ReadAnswer]) -> list[Distance]:
+    """Return how far apart both are on every answer that they were made to say.
+
+    Raises:
+        CheckpointBroken: The candidate reads an answer as other tokens than its parent.
+    """
+    return [read_distance(a, b) for a, b in zip(parent, candidate, strict=True)]
+
+
+def read_distance(parent: ReadAnswer, candidate: ReadAnswer) -> Distance:
+    """Return how far apart both are on one answer, all of it."""
+    mine, theirs = parent.positions, candidate.positions
+    if [each.token for each in mine] != [each.token for each in theirs]:
+        raise CheckpointBroken(
+            "the candidate reads an answer as other tokens than its parent",
+            hint="copy tokenizer files and chat template from the parent",
+        )
+    pairs = list(zip(mine, theirs, strict=True))
+    found = [divergence(a.top, b.top) for a, b in pairs]
+    return Distance(
+        kl=tuple(kl for kl, _ in found),
+        same_top=sum(_likeliest(a) == _likeliest(b) for a, b in pairs),
+        log_ratio=math.fsum(a.logprob - b.logprob for a, b in pairs),
+        truncated=math.fsum(outside for _, outside in found),
+    )
+
+
+def _likeliest(position: Position) -> bytes:
+    return max(position.top, key=lambda token: position.top[token])
 
 
 def divergence(p: Mapping[bytes, float], q: Mapping[bytes, float]) -> tuple[float, float]:

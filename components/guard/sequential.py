@@ -1,11 +1,15 @@
 """Judges items as they are answered, and stops as soon as it knows: for items that cost.
 
 Every item moves e-processes (`serving.rollout.eprocess`): one against "the candidate loses the
-margin or more", whose end at 1/FALSE_ACCEPT accepts; one against "it loses nothing", whose end at
-2/FALSE_REFUSE refuses; and one of the latter per slice, by Holm's rule on e-values. An e-process
-under its null reaches 1/alpha with a chance of at most alpha, however often one looks, so it may
-stop at any batch. Source of Holm's rule for e-values: Vovk and Wang, Annals of Statistics 49
-(2021), as Holm on 1/e; these are p-values at every stopping time (Ville, 1939).
+margin or more", whose end at 1/FALSE_ACCEPT accepts; one against "it loses nothing", which refuses
+when it got so far that a version that loses nothing gets there with a chance of FALSE_REFUSE/2; and
+one of the latter per slice, by Holm's rule on these chances. An e-process under its null reaches
+1/alpha with a chance of at most alpha (Ville, 1939); of the second kind the chance is computed, see
+`reaching`. Both hold however often one looks, so it may stop at any batch: what they yield are
+p-values at every stopping time.
+
+What is judged is the population that the items are a sample of, as in the fixed form; so that they
+are not put back after they were drawn changes nothing, and with the last item nothing is certain.
 
 Distances of distributions cost a forward pass, no answers: they are measured first, and when they
 refuse nothing is asked at all.
@@ -24,6 +28,7 @@ from components.guard.comparison import Pairs
 from components.guard.items import NOTHING, Judged, Tally, tally
 from components.guard.measures import Measure
 from components.guard.multiplicity import counts, holm, loss_evidence, lost_slices, safety_evidence
+from components.guard.reaching import chance_of_reaching
 from components.guard.verdict import (
     FALSE_ACCEPT,
     FALSE_REFUSE,
@@ -36,8 +41,8 @@ from components.guard.verdict import (
     tells_loss,
 )
 
-BATCH = 10
-"""Items between two looks: about what an endpoint answers at once."""
+BATCH = 5
+"""Items between two looks: half of them, on average, are asked in vain."""
 
 PATHS = 1000
 GRID = 1e-4
@@ -96,7 +101,7 @@ def decide(counted: Tally, margin: float) -> Decision:
     """Return what the items so far say; `insufficient` means: go on."""
     total, names = counted.total, list(counted.slices)
     *slices, loss = loss_evidence(counts([*counted.slices.values(), total]))
-    adjusted = dict(zip(names, holm([min(1.0, math.exp(-log)) for log in slices]), strict=True))
+    adjusted = dict(zip(names, holm([chance_of_reaching(log) for log in slices]), strict=True))
     lost = lost_slices(counted.slices, adjusted, alpha=FALSE_REFUSE / 2, margin=margin)
     (safe,) = safety_evidence(counts([total]), _exact(margin))
     outcome: Outcome = "insufficient"
@@ -104,7 +109,7 @@ def decide(counted: Tally, margin: float) -> Decision:
         outcome = "refuse"
     elif safe >= -math.log(FALSE_ACCEPT):
         outcome = "accept"
-    elif loss >= -math.log(FALSE_REFUSE / 2) and tells_loss(total, margin):
+    elif chance_of_reaching(loss) <= FALSE_REFUSE / 2 and tells_loss(total, margin):
         outcome = "refuse"
     return Decision(outcome, lost, adjusted)
 

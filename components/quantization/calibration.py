@@ -8,6 +8,7 @@ from typing import Any
 
 from penstock.core.errors import DataRefused, RecipeImpossible
 from penstock.core.recipes import Calibration, Recipe
+from registry.conformance.reading import read
 
 
 def calibration_of(recipe: Recipe) -> Calibration | None:
@@ -45,7 +46,7 @@ def tokens_of(folder: Path, prompts: Sequence[str], wanted: Calibration) -> list
 
     Args:
         folder: Of the checkpoint, for its tokenizer.json.
-        prompts: Texts with the chat template applied; `rendered` does that.
+        prompts: Texts as the model reads them; `rendered` makes them.
         wanted: How many, how long.
 
     Raises:
@@ -64,8 +65,18 @@ def tokens_of(folder: Path, prompts: Sequence[str], wanted: Calibration) -> list
     return rows
 
 
+def in_turns(folder: Path) -> bool:
+    """Return whether a checkpoint has a chat template; a base model has none."""
+    return bool(read(folder).template)
+
+
 def rendered(folder: Path, conversations: Sequence[Sequence[Mapping[str, str]]]) -> list[str]:
-    """Return conversations as the model sees them: with the checkpoint's chat template."""
+    """Return conversations as the model sees them: with the checkpoint's chat template.
+
+    Without one, what was said and answered, a line each: what such a model is prompted with.
+    """
+    if not in_turns(folder):
+        return ["\n".join(turn["content"] for turn in turns) for turns in conversations]
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from components.trtllm import leash
+from components import leash
 from penstock.core.errors import RecipeImpossible, disk_errors
 
 WORKER = ("-m", "components.quantization.worker")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from components.quantization.calibration import calibration_of, tokens_of
 from components.quantization.child import run
 from components.quantization.fit import Machine, fitting_group_size, groups_of, plan
 from components.quantization.search import Sensitivity
+from components.scratch import scratch
 from penstock.core.errors import ConfigurationError, disk_errors
 from penstock.core.recipes import Calibration, Recipe, parse_recipe
 from registry.conformance import inspection
@@ -60,6 +60,8 @@ def produce(
 ) -> Made:
     """Write the whole checkpoint folder `target`, or nothing.
 
+    A killed caller leaves a hidden folder beside it, which the next call removes.
+
     Configuration, tokenizer and template are the parent's own files, byte for byte, but for the
     one key `quantization_config`: what transformers 5 saves again, 4.57 misreads without a word.
 
@@ -67,7 +69,8 @@ def produce(
         parent: Folder of the checkpoint in 16 or 32 bits.
         recipe: How.
         target: Folder to make; must not exist.
-        prompts: To calibrate with, chat template applied; ignored where the recipe needs none.
+        prompts: To calibrate with, as `calibration.rendered` gives them; ignored where the recipe
+            needs none.
         on_progress: Told (stages done, stages in all, what is done now).
         machine: Where this runs; None asks the machine.
 
@@ -87,8 +90,8 @@ def produce(
     rows = tokens_of(parent, prompts, wanted) if wanted else []
     target.parent.mkdir(parents=True, exist_ok=True)
     require_space(target.parent, planned.disk_bytes)
-    with disk_errors(target), _Scratch(target) as scratch:
-        raw, whole = scratch / "raw", scratch / "whole"
+    with disk_errors(target), scratch(target) as room:
+        raw, whole = room / "raw", room / "whole"
         raw.mkdir()
         ran = run(
             {
@@ -133,7 +136,7 @@ def sensitivities(
 
     Args:
         parent: Folder of the checkpoint in 16 or 32 bits.
-        prompts: Chat template applied; the first ones are used.
+        prompts: As `calibration.rendered` gives them; the first ones are used.
         on_progress: Told (done, in all, what is done now).
         group_size: Weights per scale; the next smaller size that divides is taken.
         machine: Where this runs; None asks the machine.
@@ -170,21 +173,6 @@ def sensitivities(
         Sensitivity(tuple(each["names"]), each["kl"], each["weights"])
         for each in ran.result["layers"]
     ]
-
-
-class _Scratch:
-    """A folder beside the target, so that a rename moves it; removed whatever happens."""
-
-    def __init__(self, target: Path) -> None:
-        self._target = target
-
-    def __enter__(self) -> Path:
-        name = tempfile.mkdtemp(prefix=f".{self._target.name}.", dir=self._target.parent)
-        self._folder = Path(name)
-        return self._folder
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _assemble(parent: Path, raw: Path, whole: Path) -> None:

@@ -28,6 +28,7 @@ def main() -> int:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print goes where errors go
     _settle()
+    _no_bars()
 
     def tell(done: int, total: int, what: str) -> None:
         _send(answers, {"progress": [done, total, what]})
@@ -66,6 +67,21 @@ def _settle() -> None:
     if sys.platform == "linux":
         # glibc raises this threshold by itself, and then freed layers stay in the heap as holes
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
+
+def _no_bars() -> None:
+    """Keep progress bars out of the log, whose end is told when something fails.
+
+    Not by `TQDM_DISABLE`: compressed-tensors says for each bar whether it is disabled.
+    """
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    begin = tqdm.__init__
+
+    def silently(self: Any, *arguments: Any, **options: Any) -> None:
+        begin(self, *arguments, **{**options, "disable": True})
+
+    tqdm.__init__ = silently
 
 
 def _send(answers: TextIO, body: Mapping[str, Any]) -> None:

@@ -8,23 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from components.quantization.choice import Target, recipes_for
-from components.trtllm.model import Recipe, RuntimeImage, Scheme, Shape
-from penstock.core import matrix, recipes
+from components.trtllm.model import ENGINE, SCHEME_OF, RuntimeImage, Shape
+from penstock.core import matrix
 from penstock.core.errors import ConfigurationError, RecipeImpossible
 from penstock.core.hardware import ACCELERATORS, Accelerator
-from penstock.core.spec import ModelSpec
+from penstock.core.recipes import DEFAULTS, Recipe
+from penstock.core.spec import AS_IT_CAME, ModelSpec
 
-ENGINE = "tensorrt-llm"
-_SCHEMES: dict[str, Scheme] = {
-    "modelopt-fp8": "fp8",
-    "modelopt-int4-awq": "int4_awq",
-    "modelopt-w4a8-awq": "w4a8_awq",
-    "modelopt-nvfp4": "nvfp4",
-}
 _FIELDS = {
-    "--scheme none": "precision: bf16",
-    **{f"--scheme {scheme}": f"precision: {name}" for name, scheme in _SCHEMES.items()},
-    "--scheme": "precision",
+    "--precision": "precision:",
     "--strategy": "engine.strategy",
     "--image": "engine.image",
     "--max-input": "engine.max_input_len",
@@ -32,7 +24,6 @@ _FIELDS = {
     "--max-num-tokens": "engine.max_num_tokens",
     "--tp": "tensor parallelism (hardware.count / engine.pipeline_parallel)",
     "--pp": "engine.pipeline_parallel",
-    "--group-size": "group_size of the recipe",
 }
 _OPTION = re.compile("|".join(rf"{words}(?![\w-])" for words in _FIELDS))
 
@@ -41,7 +32,7 @@ _OPTION = re.compile("|".join(rf"{words}(?![\w-])" for words in _FIELDS))
 class Asked:
     """What a spec asks for, before there is a checkpoint."""
 
-    recipe: recipes.Recipe | None
+    recipe: Recipe | None
     """None serves the weights as they came."""
 
     shape: Shape
@@ -90,9 +81,7 @@ def asked(model: ModelSpec) -> Asked:
     return Asked(recipe_for(model.precision, gpu.name, image.tag), shape, image, gpu)
 
 
-def recipe_for(
-    wanted: Literal["auto"] | Sequence[recipes.Recipe], gpu: str, version: str
-) -> recipes.Recipe | None:
+def recipe_for(wanted: Literal["auto"] | Sequence[Recipe], gpu: str, version: str) -> Recipe | None:
     """Return the one recipe to build; None for the weights as they came.
 
     Args:
@@ -105,55 +94,21 @@ def recipe_for(
     """
     if wanted == "auto":
         fits = matrix.possible(ENGINE, version, gpu)  # native arithmetic first
-        return next((recipes.DEFAULTS[name] for name in fits if name in _SCHEMES), None)
+        return next((DEFAULTS[name] for name in fits if name in SCHEME_OF), None)
     runs, impossible = recipes_for(wanted, Target(ENGINE, gpu, version))
     if impossible:
         raise RecipeImpossible(
             "precision: " + "; ".join(each.reason for each in impossible),
             hint="name what runs there, or precision: auto",
         )
-    foreign = [recipe.label for recipe in runs if recipe.name not in _SCHEMES]
+    foreign = [recipe.label for recipe in runs if recipe.name not in SCHEME_OF]
     if foreign or len(runs) > 1:
         named = ", ".join(foreign or [recipe.label for recipe in runs])
         why = "not made by ModelOpt" if foreign else "a build takes one recipe"
         raise RecipeImpossible(
-            f"precision: {named}: {why}", hint=f"one of {', '.join(_SCHEMES)}, or bf16"
+            f"precision: {named}: {why}", hint=f"one of {', '.join(SCHEME_OF)}, or {AS_IT_CAME}"
         )
     return runs[0] if runs else None
-
-
-def trtllm_recipe(recipe: recipes.Recipe | None, calibration: str) -> Recipe:
-    """Return a recipe as quantize.py takes it.
-
-    Args:
-        recipe: Of the spec; None quantizes nothing.
-        calibration: Folder with the prompts; empty for the data set that is quantize.py's default.
-
-    Raises:
-        RecipeImpossible: It says something that quantize.py has no option for.
-    """
-    if recipe is None:
-        return Recipe()
-    calibrated, default = getattr(recipe, "calibration", None), recipes.Calibration()
-    if recipe.ignore != recipes.DEFAULTS[recipe.name].ignore:
-        raise RecipeImpossible(
-            f"{recipe.label}: quantize.py has no option for layers to ignore",
-            hint="leave ignore out",
-        )
-    if calibrated and calibrated.length != default.length:
-        raise RecipeImpossible(
-            f"{recipe.label}: prompts of {calibrated.length} tokens; quantize.py is run with its "
-            f"own {default.length}",
-            hint="leave calibration.length out",
-        )
-    base = Recipe()
-    return Recipe(
-        _SCHEMES[recipe.name],
-        group_size=getattr(recipe, "group_size", base.group_size),
-        kv_dtype="fp8" if getattr(recipe, "kv_cache", "none") == "fp8" else "auto",
-        calibration=calibration or base.calibration,
-        samples=(calibrated or default).samples,
-    )
 
 
 def in_words_of_the_spec(hint: str) -> str:

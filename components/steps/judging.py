@@ -148,11 +148,20 @@ def _forced(parent: Side, candidate: Side, chosen: Sequence[Item], _most: int) -
 
 
 def _told(parent: Side, candidate: Side, chosen: Sequence[Item], most: int) -> list[Distance]:
+    """Compare what both think of the reference answers; if one does not tell, of their own."""
     from serving.logprobs import LogprobEndpoint
 
+    asked = [(item.conversation, item.answer) for item in chosen]
     conversations = [item.conversation for item in chosen]
-    answers = []
-    for side in (parent, candidate):
-        with closing(LogprobEndpoint(side.where, side.model, api_key=side.api_key)) as asking:
-            answers.append(asking.answer(conversations, max_new_tokens=most))
+    with (
+        closing(LogprobEndpoint(parent.where, parent.model, api_key=parent.api_key)) as one,
+        closing(
+            LogprobEndpoint(candidate.where, candidate.model, api_key=candidate.api_key)
+        ) as two,
+    ):
+        mine = one.read(asked)
+        theirs = None if mine is None else two.read(asked)
+        if mine is not None and theirs is not None:
+            return endpoint.read_distances(mine, theirs)
+        answers = [side.answer(conversations, max_new_tokens=most) for side in (one, two)]
     return endpoint.distances(*answers)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import penstock
+from components.scratch import scratch
 
 
 def remembered(
@@ -31,17 +31,14 @@ def remembered(
     kept = folder / hashlib.sha256(text.encode()).hexdigest()
     found = kept.is_dir()
     if not found:
-        scratch = folder / f".{kept.name}.{os.getpid()}"
-        scratch.mkdir(parents=True)
-        try:
-            make(scratch)
-            (scratch / "key.json").write_text(text)
+        folder.mkdir(parents=True, exist_ok=True)
+        with scratch(kept) as room:
+            make(room)
+            (room / "key.json").write_text(text)
             try:
-                scratch.rename(kept)
+                room.rename(kept)
             except OSError:  # another process finished the same work first; its result is as good
                 if not kept.is_dir():
                     raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(kept, target, dirs_exist_ok=True)
     return found

@@ -223,8 +223,16 @@ class Work:
             "peak_bytes": made.peak_rss_bytes,
             "planned_bytes": made.planned_bytes,
             "layers": made.layers,
+            "calibrated_on": self._calibrated_on() if recipe.needs_calibration else "nothing",
         }
         write_atomically(target / "made.json", json.dumps(body))
+
+    def _calibrated_on(self) -> str:
+        from components.quantization.calibration import in_turns
+
+        if in_turns(self._parent.folder):
+            return "conversations, by the chat template"
+        return "prompts and answers as plain text: the model has no chat template"
 
     def _prompts(self, name: str) -> list[str]:
         """Return a data set as the model reads it, answers included; empty where there is none."""
@@ -276,11 +284,8 @@ class Work:
 def target_of(model: ModelSpec) -> Target:
     """Return what a spec's checkpoints are made for."""
     gpu = model.hardware.accelerator
-    engine = model.runtime
-    if engine == "auto":
-        engine = "vllm" if ACCELERATORS[gpu].sm else "cpu"
     memory = ACCELERATORS[gpu].memory_gib * model.hardware.count << 30
-    return Target(engine, gpu, memory_bytes=memory)
+    return Target(model.engine_name, gpu, memory_bytes=memory)
 
 
 def fitting(recipe: Recipe, folder: Path) -> Recipe:

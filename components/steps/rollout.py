@@ -11,23 +11,27 @@ from components.steps.context import Context, write_atomically
 from components.steps.measuring import items_of
 from components.steps.scoring import latency
 from components.steps.verbs import catalog_of, checkpoint_of, spec_of
-from penstock.core.errors import NotReady, RolledBack, ServingError
+from penstock.core.errors import RolledBack, ServingError
+from penstock.core.manifest import Manifest
 from penstock.core.settings import Settings
 from penstock.core.spec import ModelSpec, Rollout
+from registry.catalog import PASSPORT
+from registry.publish import publish
 from serving import controller as acting
 from serving import deploy as serving_versions
 from serving import lease
-from serving.cluster import Cluster
 from serving.completer import Message
-from serving.local import lifecycle
 from serving.manifests import Release, service_name, version_of
 from serving.rollout import events
 from serving.rollout.decide import Stay
 from serving.rollout.judge import Judge
 from serving.rollout.record import Record, first_record
-from serving.sources import local
+from serving.targets.choose import target_of
+from serving.targets.target import Target
 
-_LOOK_S = 0.25
+_USERS_S = 5.0
+"""Between two readings of what users noticed."""
+
 _WARM_UP_REQUESTS = 24
 _CURVE_POINTS = 120
 
@@ -39,58 +43,74 @@ def deploy(context: Context, spec: str, version: str, checkpoint_path: str) -> s
     """
     model, settings = spec_of(spec), context.settings
     manifest, folder = checkpoint_of(settings, checkpoint_path)
-    if not lifecycle.status(settings).up:
-        raise NotReady(
-            "local cluster",
-            reason="its supervisor or gateway does not run",
-            waited_s=0,
-            hint="penstock local up",
-        )
-    cluster, url = lifecycle.cluster(settings), lifecycle.url(settings)
-    release = Release(int(version), folder.as_uri(), manifest.root)
-    stable = acting.stable_of(cluster, model.name)
+    target = target_of(settings, model.target)
+    target.require(model)
+    cluster, door = target.cluster, target.door(model.name)
+    uri = _brought(context, target, model.name, int(version), (manifest, folder))
+    release = Release(int(version), uri, manifest.root, manifest)
+    stable = acting.stable_of(cluster, model.name, target.traffic)
     service = service_name(model.name, release.version)
     if stable in ("", service):
-        context.detail |= _first(context, model, release, url)
+        context.detail |= _first(context, target, model, release)
         served = catalog_of(settings).promote(model.name, release.version)
         context.detail["aliases"] = list(served.aliases)
-        return url
+        return door.url
     now = time.time()
-    local.keep_prompts(settings, service, _prompts(model), model.evaluation.max_new_tokens)
+    target.keep_prompts(service, _prompts(model), model.evaluation.max_new_tokens)
     record = acting.begin(
         cluster,
-        local.log(settings),
+        target.log,
         model.name,
         first_record(service, stable, model.rollout, now),
         model.rollout,
+        traffic=target.traffic,
     )
-    serving_versions.propose(cluster, model, release)  # after it: a refusal leaves nothing behind
+    # after it: a refusal leaves nothing behind
+    serving_versions.propose(cluster, model, release, target.traffic)
     context.detail |= {
         "service": service,
-        "url": url,
+        "url": door.url,
         "version": release.version,
         "ready_s": None,
         "weights": acting.weights(record),
         "replaced": [],
         "latency": None,
     }
-    return url
+    return door.url
+
+
+def _brought(
+    context: Context, target: Target, name: str, version: int, stored: tuple[Manifest, Path]
+) -> str:
+    """Bring a version's checkpoint to where it is served from; return its URI there."""
+    (manifest, folder), catalog = stored, catalog_of(context.settings)
+    precision = catalog.document(catalog.version(name, version), PASSPORT)["precision"]
+    as_it_came = precision["parent_root"] == str(manifest.root)
+    where = target.storage_for(manifest, as_it_came=as_it_came)
+    if not where.startswith(("s3://", "pvc://")):
+        return where or folder.as_uri()
+    return publish(
+        folder,
+        manifest,
+        where,
+        on_progress=lambda done, total: context.progress(done, total, "bytes"),
+    )
 
 
 def rollout(context: Context, spec: str, version: str) -> str:
     """Promote, hold or roll the candidate back by evidence; return what became of it."""
     model, settings = spec_of(spec), context.settings
-    cluster, service = lifecycle.cluster(settings), service_name(model.name, int(version))
-    obj = cluster.get("HTTPRoute", model.name)
+    target, service = target_of(settings, model.target), service_name(model.name, int(version))
+    obj = target.cluster.get(target.traffic.carrier, model.name)
     record = acting.record_of(obj) if obj is not None else None
     if obj is None or record is None or record.candidate != service:
         context.detail |= {"outcome": "first", "reason": "nothing was served to compare with"}
         return "first"
     policy = acting.policy_of(obj)
-    users = _Users(settings, model.name, record)
-    record = _drive(context, model, policy, record)
+    users = _Users(target, model.name, record)
+    record = _drive(context, target, model.name, policy, users)
     outcome = "promoted" if record.phase == "promoted" else "rolled_back"
-    text = events.certificate(policy, record, local.log(settings).lines(model.name))
+    text = events.certificate(policy, record, target.log.lines(model.name))
     path = settings.run_dir / "rollout" / "certificate.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)
@@ -106,7 +126,7 @@ def rollout(context: Context, spec: str, version: str) -> str:
         "curve": curve(policy, events.verify(text)),
         "bounds": {"rollback": 1 / policy.false_rollback, "proof": 1 / policy.missed},
     }
-    local.forget_prompts(settings, service)
+    target.forget_prompts(service)
     if outcome == "promoted":
         promoted(settings, model.name, service)
         return outcome
@@ -149,47 +169,63 @@ def curve(policy: Rollout, replayed: list[events.Replayed]) -> list[dict[str, An
 
 
 class _Users:
-    """What users noticed: the gateway's counters, from the rollout's beginning to its end."""
+    """What users noticed, since this was made.
 
-    def __init__(self, settings: Settings, name: str, record: Record) -> None:
-        from serving.sources.live import LiveCounters
+    Read again and again: on a cluster, what a pod counted goes with the pod.
+    """
 
-        self._counters = LiveCounters(
-            lifecycle.url(settings), name, candidate=record.candidate, stable=record.stable
-        )
-        self._since = self._counters.read(None).cursor
+    def __init__(self, target: Target, name: str, record: Record) -> None:
+        self._counters = target.counters(name, record.candidate, record.stable)
+        self._cursor = self._counters.read(None).cursor
+        self._read_at = time.monotonic()
+        self._total = self._failed = self._on_candidate = 0
+
+    def look(self) -> None:
+        """Read the counters if it is time to."""
+        if time.monotonic() - self._read_at >= _USERS_S:
+            self._add()
 
     def counted(self) -> dict[str, int]:
         """Return requests of users: all, failed ones, and those the candidate got."""
-        read = self._counters.read(self._since)
-        candidate, stable = read.candidate, read.stable
+        self._add()
         self._counters.close()
         return {
-            "user_requests_total": candidate.requests + stable.requests,
-            "user_requests_failed": candidate.errors + stable.errors,
-            "user_requests_on_candidate": candidate.requests,
+            "user_requests_total": self._total,
+            "user_requests_failed": self._failed,
+            "user_requests_on_candidate": self._on_candidate,
         }
 
+    def _add(self) -> None:
+        self._read_at = time.monotonic()
+        try:
+            read = self._counters.read(self._cursor)
+        except ServingError:
+            return  # the next reading covers it
+        self._cursor = read.cursor
+        self._total += read.candidate.requests + read.stable.requests
+        self._failed += read.candidate.errors + read.stable.errors
+        self._on_candidate += read.candidate.requests
 
-def _drive(context: Context, model: ModelSpec, policy: Rollout, record: Record) -> Record:
+
+def _drive(context: Context, target: Target, name: str, policy: Rollout, users: _Users) -> Record:
     """Look until the rollout is over and what lost is gone; return the last record."""
-    settings = context.settings
-    cluster, never = lifecycle.cluster(settings), threading.Event()
-    owner = f"run-{settings.run_id}"
-    world = local.build(settings, model.name, policy)
-    controller = acting.Controller(cluster, local.log(settings), world, owner)
+    cluster, never = target.cluster, threading.Event()
+    owner = f"run-{context.settings.run_id}"
+    world = target.world(name, policy)
+    controller = acting.Controller(cluster, target.log, world, owner, traffic=target.traffic)
     try:
         while True:
-            made = controller.look(model.name)
-            record = made.record if made is not None else _recorded(cluster, model.name)
+            made = controller.look(name)
+            users.look()
+            record = made.record if made is not None else _recorded(target, name)
             if record.over and (made is None or isinstance(made.action, Stay)):
                 return record
             unit = f"pairs, {record.evidence.requests} live, {record.phase} {record.weight} %"
             context.progress(record.evidence.pairs, max(1, record.evidence.pairs), unit)
-            never.wait(_LOOK_S)
+            never.wait(target.look_s)
     finally:
         world.close()
-        lease.release(cluster, model.name, owner)
+        lease.release(cluster, name, owner)
 
 
 def _prompts(model: ModelSpec) -> list[Any]:
@@ -209,40 +245,43 @@ def _place(look: events.Replayed) -> _Place:
     return _Place(look.record.phase, look.record.step, look.record.held)
 
 
-def _recorded(cluster: Cluster, name: str) -> Record:
-    obj = cluster.get("HTTPRoute", name)
+def _recorded(target: Target, name: str) -> Record:
+    obj = target.cluster.get(target.traffic.carrier, name)
     record = acting.record_of(obj) if obj is not None else None
     if record is None:
-        raise ServingError(f"{name}: its route is gone", hint="penstock local status")
+        raise ServingError(f"{name}: its route is gone", hint=target.hint)
     return record
 
 
-def _first(context: Context, model: ModelSpec, release: Release, url: str) -> dict[str, Any]:
-    """Serve a version when it is ready, and ask it through the gateway, as users will."""
-    deployed = serving_versions.deploy(
-        lifecycle.cluster(context.settings),
-        model,
-        release,
-        observed=lambda: lifecycle.observed(context.settings, model.name),
-        on_wait=lambda waited: context.progress(waited, model.rollout.ready_timeout_s, "s"),
+def _first(context: Context, target: Target, model: ModelSpec, release: Release) -> dict[str, Any]:
+    """Serve a version when it is ready, and ask it as users will."""
+    site = serving_versions.Site(
+        target.cluster,
+        lambda: target.observed(model.name),
+        target.traffic,
+        target.why,
+        lambda waited: context.progress(waited, model.rollout.ready_timeout_s, "s"),
+        target.hint,
     )
+    deployed = serving_versions.deploy(site, model, release)
     return {
         "service": deployed.service,
-        "url": url,
+        "url": target.door(model.name).url,
         "version": release.version,
         "ready_s": deployed.ready_s,
         "weights": deployed.weights,
         "replaced": list(deployed.replaced),
-        "latency": _warm_up(url, model),
+        "latency": _warm_up(target, model),
     }
 
 
-def _warm_up(url: str, model: ModelSpec) -> dict[str, Any] | None:
+def _warm_up(target: Target, model: ModelSpec) -> dict[str, Any] | None:
     from serving.endpoint import EndpointCompleter
 
     asked = items_of(Path(model.data.evaluate))[:_WARM_UP_REQUESTS] if model.data.evaluate else []
     conversations = [i.conversation for i in asked] or [[{"role": "user", "content": "Hello"}]]
-    completer = EndpointCompleter(url, model.name, concurrency=2)
+    door = target.door(model.name)
+    completer = EndpointCompleter(door.url, model.name, headers=door.headers, concurrency=2)
     try:
         answers = completer.complete(
             cast("list[list[Message]]", conversations),
@@ -251,7 +290,7 @@ def _warm_up(url: str, model: ModelSpec) -> dict[str, Any] | None:
     except ServingError as problem:
         raise ServingError(
             f"{model.name} is served but does not answer through the gateway: {problem}",
-            hint="penstock local status shows the log",
+            hint=f"{target.hint} shows more",
         ) from problem
     finally:
         completer.close()

@@ -35,6 +35,7 @@ from registry.pull import Hub
 from registry.pull import pull as pull_checkpoint
 from registry.pull import resolve as resolve_reference
 from registry.store import Store, hash_file, verify
+from serving.targets.choose import target_of
 
 _ROWS_DETAIL = "items"
 
@@ -52,17 +53,20 @@ class Evidence:
 def resolve(context: Context, spec: str) -> str:
     """Pin the source to a commit and the data sets to their content."""
     model = spec_of(spec)
-    if model.target != "local" or model.runtime not in ("auto", "cpu"):
+    if model.target == "local" and model.runtime not in ("auto", "cpu"):
         raise ConfigurationError(
-            "target, runtime: this version serves on this machine with the CPU engine",
-            hint="set target: local and runtime: cpu (or leave them out)",
+            f"runtime: found {model.runtime!r}; allowed: cpu, which is what this machine serves "
+            "with",
+            hint="leave runtime out, or set target: kserve",
         )
+    if model.target != "local":  # before anything is pulled: it can be a day's work
+        target_of(context.settings, model.target).require(model)
     source = resolve_reference(model.ref, hub_of(context.settings))
     data = {
         name: {"path": path, "digest": str(hash_file(Path(path)))}
         for name, path in _named_sets(model).items()
     }
-    body = {"source": str(source), "data": data, "runtime": "cpu"}
+    body = {"source": str(source), "data": data, "runtime": model.engine_name}
     context.detail |= body
     return as_parameter(json.dumps(body))
 

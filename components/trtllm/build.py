@@ -110,6 +110,7 @@ def _kept(cache: EngineCache, key: BuildKey, tell: Tell) -> Entry | None:
     try:
         entry = cache.entry(key.digest)
         entry.verify()
+        cache.touch(key.digest)
     except StoreError as problem:
         tell(f"built again, because it is damaged: {problem}")
         return None

@@ -13,14 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from components import leash
+from components.trtllm.documented import CUDA
 from components.trtllm.key import Node
+from components.trtllm.model import Build
 from components.trtllm.plan import Plan
-from penstock.core.errors import ConfigurationError
+from penstock.core.errors import ConfigurationError, EngineRefused
 
 Builder = Callable[[Sequence[str], Callable[[str], None]], int]
 """Runs a command to its end, tells each line it prints, returns its exit code (-n: signal n)."""
 
-_LEASH = Path(__file__).with_name("leash.py")
+_LEASH = Path(leash.__file__)
 _SECRET_NAME = re.compile(r"token|secret|passw|credential|api_?key|access_?key", re.IGNORECASE)
 _SECRET = re.compile(
     r"\bhf_\w{16,}|(?<=bearer )\S{8,}|(?<=token[=:])\S{8,}|://[^/\s:@]+:[^/\s@]+(?=@)",
@@ -30,27 +33,11 @@ _SECRET = re.compile(
 
 def in_environment(env: Mapping[str, str]) -> Builder:
     """Return a builder that runs commands with these variables; what they hide is not printed."""
-    hidden = sorted(
-        (value for name, value in env.items() if _SECRET_NAME.search(name) and len(value) >= 6),
-        key=len,
-        reverse=True,
-    )
 
     def run(argv: Sequence[str], tell: Callable[[str], None]) -> int:
-        process = subprocess.Popen(
-            [sys.executable, "-IS", str(_LEASH), str(os.getpid()), *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(env),
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        process = start(argv, env)
         try:
-            with process.stdout or open(os.devnull) as lines:  # noqa: PTH123 - never: it is a pipe
-                for line in lines:
-                    tell(_hide(line.rstrip(), hidden))
+            read_lines(process, env, tell)
             return process.wait()
         finally:
             with suppress(ProcessLookupError):
@@ -58,6 +45,34 @@ def in_environment(env: Mapping[str, str]) -> Builder:
             process.wait()
 
     return run
+
+
+def start(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start a command that dies with this process, in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-IS", str(_LEASH), str(os.getpid()), *argv],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=dict(env),
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+
+
+def read_lines(
+    process: subprocess.Popen[str], env: Mapping[str, str], tell: Callable[[str], None]
+) -> None:
+    """Tell each line that a command prints, to its end, without what `env` hides."""
+    hidden = sorted(
+        (value for name, value in env.items() if _SECRET_NAME.search(name) and len(value) >= 6),
+        key=len,
+        reverse=True,
+    )
+    with process.stdout or open(os.devnull) as lines:  # noqa: PTH123 - never: it is a pipe
+        for line in lines:
+            tell(_hide(line.rstrip(), hidden))
 
 
 def _hide(line: str, hidden: Sequence[str]) -> str:
@@ -81,6 +96,29 @@ def refuse_absent(plan: Plan, env: Mapping[str, str], *, image: str) -> None:
             hint="run this command in the image of images/penstock-trtllm-python.Containerfile "
             "with --gpus all --ipc host, or add --dry-run to see what it would do",
         )
+
+
+def node_for(build: Build, env: Mapping[str, str], *, cuda: int = CUDA) -> Node | None:
+    """Return the node we are on; None where the result runs on any GPU that has the precision.
+
+    Raises:
+        EngineRefused: The node or its image is another than what is to be built is for.
+    """
+    node = node_here(env, cuda=cuda) if build.strategy == "engine" else None
+    version = env.get("TRT_LLM_VERSION", build.image.tag)
+    wrong = []
+    if node and node.sm != build.gpu.sm:
+        wrong.append(
+            f"GPU: it is for {build.gpu.name} (SM{build.gpu.sm}), here is {node.gpu} (SM{node.sm})"
+        )
+    if version != build.image.tag:
+        wrong.append(f"TensorRT-LLM: it is for {build.image.tag}, here is {version}")
+    if wrong:
+        raise EngineRefused(
+            "an engine is built where it runs: " + "; ".join(wrong),
+            hint="run it on such a node, or name this one's GPU and image",
+        )
+    return node
 
 
 def node_here(env: Mapping[str, str], *, cuda: int) -> Node:

@@ -1,11 +1,12 @@
 """Finished builds on a disk, each under its key; whatever else lies there was never finished.
 
 ```
-<root>/<key>/key.json        what went in
+<root>/<key>/key.json        what went in; its time says when the build was last used
 <root>/<key>/manifest.json   every file below `files`, with its digest
 <root>/<key>/files/          what is served
+<root>/<key>/verdict.json    whether it may replace its parent, once that was judged
 <root>/.work/<key>/          what the stages of an unfinished build have made so far
-<root>/.locks/<key>          held while somebody builds; says who
+<root>/.locks/<key>          held while somebody builds, and says who; shared while it is used
 ```
 """
 
@@ -19,10 +20,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from components.trtllm.key import BuildKey
 from penstock.core.errors import ConfigurationError, DigestMismatch, StoreError
@@ -53,6 +54,32 @@ class Entry:
     def built_at(self) -> float:
         """When it was finished, in seconds since the epoch."""
         return (self.folder / "manifest.json").stat().st_mtime
+
+    @property
+    def used_at(self) -> float:
+        """When somebody last built it or found it, in seconds since the epoch."""
+        return (self.folder / "key.json").stat().st_mtime
+
+    @property
+    def verdict(self) -> dict[str, Any] | None:
+        """What the guard said of these very files; None while they are not judged."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / "verdict.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return found if found.get("root") == str(self.manifest.root) else None
+
+    @property
+    def servable(self) -> bool:
+        """Whether it was judged, and may replace its parent."""
+        verdict = self.verdict
+        return verdict is not None and verdict["outcome"] == "accept"
+
+    def judged(self, verdict: Mapping[str, Any]) -> None:
+        """Keep a verdict beside the files; the next build of the key begins without one."""
+        new = self.folder / f".verdict.{os.getpid()}"
+        new.write_text(json.dumps({**verdict, "root": str(self.manifest.root)}, indent=1) + "\n")
+        new.replace(self.folder / "verdict.json")
 
     def verify(self) -> None:
         """Raise `DigestMismatch` unless every file is what was built."""
@@ -124,15 +151,52 @@ class EngineCache:
         return [Unfinished(name, self._owner(name)) for name in names]
 
     @contextmanager
+    def used(self, digest: Digest, tell: Tell) -> Iterator[Entry]:
+        """Yield a finished build that nobody removes or replaces meanwhile; others may use it."""
+        with self._lock(digest).open("a+") as lock:
+            _wait(lock, digest, tell, fcntl.LOCK_SH)
+            entry = self.entry(digest)
+            self.touch(digest)
+            yield entry
+
+    def touch(self, digest: Digest) -> None:
+        """Say that a build is used now, so that `gc` leaves it alone for a while."""
+        os.utime(self.root / digest.hex / "key.json")
+
+    def everything(self) -> list[Digest]:
+        """Return every key that something lies here of: finished, unfinished, or left by a kill."""
+        names = {path.name for path in self._finished()} | {left.hex for left in self.unfinished()}
+        for form in (".new-", ".old-"):
+            names |= {path.name.removeprefix(form) for path in self.root.glob(f"{form}*")}
+        return [Digest("sha256", name) for name in sorted(names)]
+
+    def places(self, digest: Digest) -> list[Path]:
+        """Return the folders of a key that are there; the finished build's comes first."""
+        work = self.root / ".work" / digest.hex
+        of_it = (self.root / digest.hex, work, self._scratch(digest), self._old(digest))
+        return [path for path in of_it if path.exists()]
+
+    @contextmanager
+    def unclaimed(self, digest: Digest) -> Iterator[bool]:
+        """Keep others from a key for a moment; False where somebody builds or uses it."""
+        with self._lock(digest).open("a+") as lock:
+            yield _taken(lock, fcntl.LOCK_EX)
+
+    def withdraw(self, digest: Digest) -> None:
+        """Take a finished build out of sight, whole; only within `unclaimed`."""
+        shutil.rmtree(self._old(digest), ignore_errors=True)
+        with suppress(FileNotFoundError):
+            (self.root / digest.hex).rename(self._old(digest))
+            _flush_folder(self.root)
+
+    @contextmanager
     def claimed(self, digest: Digest, tell: Tell) -> Iterator[Path]:
         """Hold the right to build, waiting for who has it; yields the folder to work in.
 
         The lock ends with the process that holds it, however that ends.
         """
-        path = self.root / ".locks" / digest.hex
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as lock:
-            _wait(lock, digest, tell)
+        with self._lock(digest).open("a+") as lock:
+            _wait(lock, digest, tell, fcntl.LOCK_EX)
             lock.truncate(0)
             lock.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
             lock.flush()
@@ -174,6 +238,11 @@ class EngineCache:
         shutil.rmtree(self.root / ".work" / key.digest.hex, ignore_errors=True)
         return Entry(final, key, manifest)
 
+    def _lock(self, digest: Digest) -> Path:
+        path = self.root / ".locks" / digest.hex
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
     def _scratch(self, digest: Digest) -> Path:
         return self.root / f".new-{digest.hex}"
 
@@ -191,14 +260,14 @@ class EngineCache:
             return ""
 
 
-def _wait(lock: TextIO, digest: Digest, tell: Tell) -> None:
+def _wait(lock: TextIO, digest: Digest, tell: Tell, how: int) -> None:
     began = time.monotonic()
     told = -_TELL_EVERY_S
-    while not _taken(lock, fcntl.LOCK_EX):
+    while not _taken(lock, how):
         waited = time.monotonic() - began
         if waited - told >= _TELL_EVERY_S:
             told = waited
-            tell(f"waiting for {_told(lock)}, which builds {digest.short} ({waited:.0f} s so far)")
+            tell(f"waiting for {_told(lock)}, which has {digest.short} ({waited:.0f} s so far)")
         threading.Event().wait(_LOOK_EVERY_S)
 
 

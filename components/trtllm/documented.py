@@ -122,3 +122,6 @@ KNOWN_LINES = frozenset({(1, 2), (1, 3)})
 
 ENGINE_IMAGE = "nvcr.io/nvidia/tensorrt-llm/release:1.2.1"
 """The newest release that still builds engines."""
+
+CUDA = 13
+"""Major version of CUDA in the images of 1.2 and 1.3."""

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from components.trtllm.model import SCHEMES, Scheme, Shape, Strategy
-from components.trtllm.plan import Build, plugins
-from components.trtllm.refusals import served_scheme, unfit
+from components.trtllm.model import PRECISION_OF, Build, Scheme, Shape, Strategy
+from components.trtllm.plan import plugins
+from components.trtllm.refusals import unfit
 from penstock.core.errors import ConfigurationError, EngineRefused
 from penstock.core.identity import Digest
 
@@ -57,6 +57,8 @@ class BuildKey:
     """Root of the parent's manifest."""
 
     recipe: Digest
+    """Of the recipe and what it was calibrated with."""
+
     strategy: Strategy
     scheme: Scheme
     kv_dtype: str
@@ -99,13 +101,13 @@ class BuildKey:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
             raise ConfigurationError(f"not a build key: {problem!r}") from problem
-        if key.scheme not in SCHEMES:
+        if key.scheme not in PRECISION_OF:
             raise ConfigurationError(f"not a build key: scheme {key.scheme!r}")
         return key
 
 
 def key_of(
-    build: Build, weights: Digest, node: Node | None, recipe: Digest | None = None
+    build: Build, weights: Digest, node: Node | None, prompts: Digest | None = None
 ) -> BuildKey:
     """Return the key of a build.
 
@@ -113,7 +115,7 @@ def key_of(
         build: What is built.
         weights: Root of the parent's manifest.
         node: Where it is built; needed for an engine, ignored for a checkpoint.
-        recipe: Digest of the recipe's document, if it has one; otherwise of `build.recipe`.
+        prompts: Content of `build.calibration` where that is a folder, which may lie anywhere.
     """
     bound = build.strategy == "engine"
     if bound and node is None:
@@ -123,16 +125,21 @@ def key_of(
         )
     return BuildKey(
         weights=weights,
-        recipe=recipe or build.recipe.digest,
+        recipe=_recipe(build, prompts),
         strategy=build.strategy,
-        scheme=served_scheme(build.model, build.recipe),
-        kv_dtype=build.recipe.kv_dtype,
+        scheme=build.served_scheme,
+        kv_dtype=build.kv_dtype,
         shape=build.shape,
         plugins=tuple(sorted(plugins(build).items())),
         image=build.image.identity,
         version=build.image.tag,
         node=node if bound else None,
     )
+
+
+def _recipe(build: Build, prompts: Digest | None) -> Digest:
+    body = [str(build.recipe.digest), str(prompts or build.calibration)] if build.recipe else []
+    return Digest.of(json.dumps(body).encode())
 
 
 def mismatch(key: BuildKey, runtime: Runtime) -> list[str]:
@@ -146,7 +153,7 @@ def mismatch(key: BuildKey, runtime: Runtime) -> list[str]:
         if built != here
     ]
     if key.node is None:
-        why = unfit(key.scheme, runtime.node.sm)
+        why = unfit(key.scheme, key.version, runtime.node.gpu)
         return found + ([f"GPU: {why}"] if why else [])
     # another card of the same architecture runs it: tactics were timed elsewhere, results hold
     built_on = asdict(replace(key.node, gpu=runtime.node.gpu))

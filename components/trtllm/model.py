@@ -1,22 +1,39 @@
-"""What a plan is made from: the model, the recipe, the shape of requests, the image, the GPU."""
+"""What is to be built: the model, its recipe, the shape of requests, the image, the GPU."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from penstock.core.errors import RecipeImpossible
 from penstock.core.hardware import ACCELERATORS, Accelerator
-from penstock.core.identity import Digest
+from penstock.core.recipes import Calibration, Recipe
+from penstock.core.spec import AS_IT_CAME
 
 Strategy = Literal["checkpoint", "engine"]
 Scheme = Literal["none", "fp8", "int4_awq", "w4a8_awq", "nvfp4"]
-KvDtype = Literal["auto", "fp8"]
 
-SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+ENGINE = "tensorrt-llm"
+"""Its name in the matrix and in model.yaml."""
+
+SCHEME_OF: dict[str, Scheme] = {
+    "modelopt-fp8": "fp8",
+    "modelopt-int4-awq": "int4_awq",
+    "modelopt-w4a8-awq": "w4a8_awq",
+    "modelopt-nvfp4": "nvfp4",
+}
+"""A recipe's name to what TensorRT-LLM calls that; `none` are the weights as they came."""
+
+PRECISION_OF: dict[Scheme, str] = {
+    "none": AS_IT_CAME,
+    **{scheme: name for name, scheme in SCHEME_OF.items()},
+}
+"""And back, in the words of model.yaml."""
+
+CALIBRATION = "cnn_dailymail"
+"""The data set that is quantize.py's default."""
 
 ALGORITHMS: dict[Scheme, str] = {
     "fp8": "FP8",
@@ -31,7 +48,6 @@ ALGORITHMS: dict[Scheme, str] = {
 class ModelFacts:
     """What a checkpoint's config.json says, as far as building needs it."""
 
-    architecture: str
     layers: int
     heads: int
     kv_heads: int
@@ -44,26 +60,6 @@ class ModelFacts:
 
     quantized: Scheme | None = None
     """ModelOpt's scheme, if the checkpoint is quantized already."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How weights and KV cache are quantized; `none` serves the checkpoint as it is."""
-
-    scheme: Scheme = "none"
-    group_size: int = 128
-    """Weights per scale, for AWQ."""
-
-    kv_dtype: KvDtype = "auto"
-    calibration: str = "cnn_dailymail"
-    """`--calib_dataset`: a data set's name on the Hub, or a folder that holds it."""
-
-    samples: int = 512
-
-    @property
-    def digest(self) -> Digest:
-        """Identity of the recipe."""
-        return Digest.of(json.dumps(asdict(self), sort_keys=True).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +124,48 @@ class RuntimeImage:
         return cls(match["name"], match["tag"], match["digest"] or "")
 
 
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What is to be built, and for what."""
+
+    strategy: Strategy
+    model: ModelFacts
+    recipe: Recipe | None
+    """One of ModelOpt's; None quantizes nothing."""
+
+    shape: Shape
+    image: RuntimeImage
+    gpu: Accelerator
+    calibration: str = CALIBRATION
+    """`--calib_dataset`: a data set's name on the Hub, or a folder that holds it."""
+
+    @property
+    def scheme(self) -> Scheme:
+        """How weights are quantized here."""
+        return "none" if self.recipe is None else SCHEME_OF[self.recipe.name]
+
+    @property
+    def served_scheme(self) -> Scheme:
+        """The scheme of the weights that are served."""
+        return self.model.quantized or self.scheme
+
+    @property
+    def kv_dtype(self) -> Literal["auto", "fp8"]:
+        """Type of the attention's keys and values."""
+        return "fp8" if getattr(self.recipe, "kv_cache", "none") == "fp8" else "auto"
+
+    @property
+    def group_size(self) -> int:
+        """Weights per scale, for AWQ; 0 for others."""
+        return int(getattr(self.recipe, "group_size", 0))
+
+    @property
+    def samples(self) -> int:
+        """Prompts to calibrate with, at most."""
+        found: Calibration = getattr(self.recipe, "calibration", Calibration())
+        return found.samples
+
+
 def facts_of(
     config: Mapping[str, Any], weights_bytes: int, quantization: Mapping[str, Any] | None = None
 ) -> ModelFacts:
@@ -144,7 +182,6 @@ def facts_of(
     try:
         heads = int(config["num_attention_heads"])
         return ModelFacts(
-            architecture=str(config["architectures"][0]),
             layers=int(config["num_hidden_layers"]),
             heads=heads,
             kv_heads=int(config.get("num_key_value_heads") or heads),
@@ -156,7 +193,7 @@ def facts_of(
             weights_bytes=weights_bytes,
             quantized=_quantized(config, quantization),
         )
-    except (KeyError, IndexError, TypeError, ValueError) as problem:
+    except (KeyError, TypeError, ValueError) as problem:
         raise RecipeImpossible(
             f"config.json: cannot plan without {problem}; a decoder-only language model is needed"
         ) from problem
@@ -170,7 +207,7 @@ def _quantized(config: Mapping[str, Any], quantization: Mapping[str, Any] | None
         raise RecipeImpossible(
             f"the checkpoint is quantized by {found.get('quant_method')!r}; only ModelOpt's are "
             "planned for TensorRT-LLM",
-            hint="quantize its parent with --scheme, or serve it with vLLM",
+            hint="quantize its parent with --precision, or serve it with vLLM",
         )
     return _scheme(quantization["quantization"].get("quant_algo"))
 

@@ -13,9 +13,8 @@ from typing import Any
 
 import yaml
 
-from components.trtllm.model import ModelFacts, Recipe, RuntimeImage, Shape, Strategy
+from components.trtllm.model import Build, ModelFacts, Shape
 from components.trtllm.refusals import refuse, refuse_gpu
-from penstock.core.hardware import Accelerator
 
 SERVE_CONFIG = "extra_llm_args.yaml"
 TOKENIZER = "tokenizer"
@@ -40,18 +39,8 @@ class Places:
 
     served_source: str = "/mnt/models"
     served_build: str = "/mnt/engine"
-
-
-@dataclass(frozen=True, slots=True)
-class Build:
-    """What is to be built, and for what."""
-
-    strategy: Strategy
-    model: ModelFacts
-    recipe: Recipe
-    shape: Shape
-    image: RuntimeImage
-    gpu: Accelerator
+    host: str = "0.0.0.0"
+    port: int = 8000
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +95,20 @@ def plan(build: Build, places: Places) -> Plan:
         RecipeImpossible: Strategy, shape, scheme, image and GPU do not go together; the hint
             names the nearest that do.
     """
-    strategy, model, recipe, shape = build.strategy, build.model, build.recipe, build.shape
-    refuse(strategy, model, recipe, shape, build.image)
-    refuse_gpu(model, recipe, shape, build.gpu)
-    stages = _engine(build, places) if strategy == "engine" else _checkpoint(build, places)
+    refuse(build)
+    refuse_gpu(build)
+    engine = build.strategy == "engine"
+    stages = _engine(build, places) if engine else _checkpoint(build, places)
     return Plan(
         stages=stages,
         files={SERVE_CONFIG: yaml.safe_dump(_llm_args(build), sort_keys=True)},
-        resources=_resources(model, shape, len(stages)),
+        resources=_resources(build.model, build.shape, len(stages)),
         serve=_serve(build, places, produced=bool(stages)),
-        tokenizer=strategy == "engine",
+        tokenizer=engine,
     )
 
 
 def _quantize(build: Build, places: Places, output: str) -> list[str]:
-    recipe = build.recipe
     argv = [
         places.python,
         f"{places.examples}/quantization/quantize.py",
@@ -132,19 +120,19 @@ def _quantize(build: Build, places: Places, output: str) -> list[str]:
         # a float32 parent becomes float16 there as well; other names are refused
         build.model.dtype if build.model.dtype in ("float16", "bfloat16") else "auto",
         "--qformat",
-        "full_prec" if recipe.scheme == "none" else recipe.scheme,
+        "full_prec" if build.recipe is None else build.scheme,
     ]
-    if recipe.scheme != "none" or recipe.kv_dtype != "auto":
-        argv += ["--calib_dataset", recipe.calibration, "--calib_size", str(recipe.samples)]
-    if recipe.scheme in ("int4_awq", "w4a8_awq"):
-        argv += ["--awq_block_size", str(recipe.group_size)]
-    if recipe.kv_dtype != "auto":
-        argv += ["--kv_cache_dtype", recipe.kv_dtype]
+    if build.recipe is not None:
+        argv += ["--calib_dataset", build.calibration, "--calib_size", str(build.samples)]
+    if build.group_size:
+        argv += ["--awq_block_size", str(build.group_size)]
+    if build.kv_dtype != "auto":
+        argv += ["--kv_cache_dtype", build.kv_dtype]
     return argv
 
 
 def _checkpoint(build: Build, places: Places) -> tuple[Stage, ...]:
-    if build.recipe.scheme == "none" or build.model.quantized:
+    if build.recipe is None or build.model.quantized:
         return ()  # what is there is what is served
     argv = [*_quantize(build, places, "checkpoint"), "--export_format", "hf"]
     return (Stage(tuple(argv), "checkpoint", kept=True),)
@@ -186,7 +174,7 @@ def plugins(build: Build) -> dict[str, str]:
     if build.strategy == "checkpoint":
         return {}
     chosen = {"gemm_plugin": "auto", "use_paged_context_fmha": "enable"}
-    if build.recipe.scheme == "fp8" and build.recipe.kv_dtype == "fp8":
+    if build.scheme == build.kv_dtype == "fp8":
         chosen["use_fp8_context_fmha"] = "enable"  # needs both the weights and the cache in FP8
     return chosen
 
@@ -206,7 +194,7 @@ def _llm_args(build: Build) -> dict[str, Any]:
         "return_perf_metrics": True,  # what /prometheus/metrics needs
     }
     if build.strategy == "checkpoint":
-        cache["dtype"] = build.recipe.kv_dtype
+        cache["dtype"] = build.kv_dtype
         args["max_input_len"] = build.shape.max_input_len  # 1024 otherwise, and not an option
         args["enable_iter_perf_stats"] = True
     return args
@@ -216,7 +204,7 @@ def _serve(build: Build, places: Places, *, produced: bool) -> tuple[str, ...]:
     shape, engine, here = build.shape, build.strategy == "engine", places.served_build
     output = "engine" if engine else "checkpoint"
     argv = ["trtllm-serve", f"{here}/{output}" if produced else places.served_source]
-    argv += ["--host", "0.0.0.0", "--port", "8000"]
+    argv += ["--host", places.host, "--port", str(places.port)]
     if engine:
         argv += ["--backend", "tensorrt", "--tokenizer", f"{here}/{TOKENIZER}"]
     argv += ["--tp_size", str(shape.tp), "--pp_size", str(shape.pp)]

@@ -1,7 +1,4 @@
-"""What cannot be built or served, why, and what is nearest to it. Pure.
-
-Whether a scheme suits other engines and versions is not decided here.
-"""
+"""What cannot be built or served, why, and what is nearest to it. Pure."""
 
 from __future__ import annotations
 
@@ -9,16 +6,19 @@ from collections.abc import Callable
 
 from components.trtllm.documented import ENGINE_IMAGE, KNOWN_LINES, LAST_WITH_ENGINES
 from components.trtllm.model import (
-    SCHEMES,
+    ENGINE,
+    PRECISION_OF,
+    SCHEME_OF,
+    Build,
     ModelFacts,
-    Recipe,
     RuntimeImage,
     Scheme,
     Shape,
     Strategy,
 )
+from penstock.core import matrix
 from penstock.core.errors import RecipeImpossible
-from penstock.core.hardware import Accelerator
+from penstock.core.recipes import DEFAULTS, Calibration, Recipe
 
 _GPUS_PER_NODE = 8
 """More ranks need MPI across nodes, which no command here starts."""
@@ -26,50 +26,32 @@ _GPUS_PER_NODE = 8
 _KV_SHARE = 0.1
 """Of a GPU's memory; with less left for the KV cache a start is not worth trying. An estimate."""
 
-_SM: dict[Scheme, tuple[int, int | None]] = {
-    "none": (80, None),
-    "fp8": (89, None),
-    "int4_awq": (80, 90),
-    "w4a8_awq": (89, 90),
-    "nvfp4": (100, None),
-}
-"""First and last SM: hardware matrix of docs/source/features/quantization.md @09d4c79."""
 
-
-def refuse(
-    strategy: Strategy, model: ModelFacts, recipe: Recipe, shape: Shape, image: RuntimeImage
-) -> None:
+def refuse(build: Build) -> None:
     """Raise `RecipeImpossible` for what no GPU could help."""
-    _version(strategy, image)
-    _stages(strategy, model, recipe)
-    _lengths(model, shape)
-    _parallel(model, shape)
-    if recipe.scheme in ("int4_awq", "w4a8_awq"):
-        _groups(model, recipe, shape)
+    _version(build.strategy, build.image)
+    _stages(build)
+    if build.recipe is not None:
+        _options(build.recipe)
+    _lengths(build.model, build.shape)
+    _parallel(build.model, build.shape)
+    if build.group_size:
+        _groups(build)
 
 
-def served_scheme(model: ModelFacts, recipe: Recipe) -> Scheme:
-    """Return the scheme of the weights that are served."""
-    return model.quantized or recipe.scheme
-
-
-def unfit(scheme: Scheme, sm: int) -> str:
+def unfit(scheme: Scheme, version: str, gpu: str) -> str:
     """Return why a GPU cannot run a scheme under TensorRT-LLM; empty when it can."""
-    first, last = _SM[scheme]
-    if sm < first:
-        return f"{scheme} needs SM{first} or later, this is SM{sm}"
-    if last is not None and sm > last:
-        return f"{scheme} runs on SM{first} to SM{last}, this is SM{sm}"
-    return ""
+    fit = matrix.judge(PRECISION_OF[scheme], ENGINE, version, gpu)
+    return "" if fit.ok else f"{PRECISION_OF[scheme]}: {fit.reason}"
 
 
-def refuse_gpu(model: ModelFacts, recipe: Recipe, shape: Shape, gpu: Accelerator) -> None:
+def refuse_gpu(build: Build) -> None:
     """Raise `RecipeImpossible` when the GPU cannot run the scheme, or holds too little."""
-    sm = gpu.sm or 0
-    if why := unfit(served_scheme(model, recipe), sm):
-        near = [scheme for scheme in SCHEMES if scheme != "none" and not unfit(scheme, sm)]
-        _no(f"{gpu.name}: {why}", f"nearest: --scheme {near[0]}" if near else "another GPU")
-    loaded = model.weights_bytes  # quantizing loads the parent over all GPUs, too
+    shape, gpu, version = build.shape, build.gpu, build.image.tag
+    if why := unfit(build.served_scheme, version, gpu.name):
+        runs = [n for n in matrix.possible(ENGINE, version, gpu.name) if n in SCHEME_OF]
+        _no(f"{gpu.name}: {why}", f"nearest: --precision {runs[0]}" if runs else "another GPU")
+    loaded = build.model.weights_bytes  # quantizing loads the parent over all GPUs, too
     room = gpu.memory_gib * 2**30 * (1 - _KV_SHARE)
     if loaded > room * shape.gpus:
         needed = next((n for n in (1, 2, 4, 8) if loaded <= room * n), None)
@@ -99,19 +81,36 @@ def _version(strategy: Strategy, image: RuntimeImage) -> None:
         )
 
 
-def _stages(strategy: Strategy, model: ModelFacts, recipe: Recipe) -> None:
-    if model.quantized is None:
+def _stages(build: Build) -> None:
+    quantized = build.model.quantized
+    if quantized is None:
         return
-    if strategy == "engine":
+    if build.strategy == "engine":
         _no(
-            f"the checkpoint is {model.quantized} already; trtllm-build takes what quantize.py "
-            "makes of the parent",
-            "nearest: --strategy checkpoint, or the parent with --scheme",
+            f"the checkpoint is {quantized} already; trtllm-build takes what quantize.py makes of "
+            "the parent",
+            "nearest: --strategy checkpoint, or the parent with --precision",
         )
-    if recipe.scheme not in ("none", model.quantized):
+    if build.scheme not in ("none", quantized):
         _no(
-            f"the checkpoint is {model.quantized} already, and cannot become {recipe.scheme}",
-            "nearest: --scheme none, or the parent",
+            f"the checkpoint is {quantized} already, and cannot become {build.scheme}",
+            f"nearest: --precision {PRECISION_OF['none']}, or the parent",
+        )
+
+
+def _options(recipe: Recipe) -> None:
+    """Refuse what quantize.py has no option for."""
+    if recipe.ignore != DEFAULTS[recipe.name].ignore:
+        _no(
+            f"{recipe.label}: quantize.py has no option for layers to ignore",
+            "nearest: leave ignore out",
+        )
+    asked: Calibration = getattr(recipe, "calibration", Calibration())
+    if asked.length != Calibration().length:
+        _no(
+            f"{recipe.label}: prompts of {asked.length} tokens; quantize.py is run with its own "
+            f"{Calibration().length}",
+            "nearest: leave calibration.length out",
         )
 
 
@@ -163,17 +162,21 @@ def _divides(model: ModelFacts, tp: int) -> bool:
     return model.heads % tp == 0 and kv
 
 
-def _groups(model: ModelFacts, recipe: Recipe, shape: Shape) -> None:
+def _groups(build: Build) -> None:
+    model, shape, group_size = build.model, build.shape, build.group_size
+
     def fits(group: int) -> bool:
         sizes = (model.hidden_size, model.intermediate_size)
-        return group > 0 and all(size % (shape.tp * group) == 0 for size in sizes)
+        return all(size % (shape.tp * group) == 0 for size in sizes)
 
-    if not fits(recipe.group_size):
-        near = next((g for g in (128, 64) if fits(g)), None)
+    if not fits(group_size):
+        near = next((group for group in (128, 64) if fits(group)), None)
         _no(
-            f"groups of {recipe.group_size} weights do not divide {model.hidden_size} and "
+            f"groups of {group_size} weights do not divide {model.hidden_size} and "
             f"{model.intermediate_size} inputs over {shape.tp} GPUs",
-            f"nearest: --group-size {near}" if near else "nearest: --scheme fp8, or fewer GPUs",
+            f"nearest: group_size {near} of the recipe"
+            if near
+            else f"nearest: --precision {PRECISION_OF['fp8']}, or fewer GPUs",
         )
 
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from penstock.cli.edge import need, settings_of
+from penstock.cli.edge import Where, need, settings_of, target_options
 
 if TYPE_CHECKING:
     from penstock.cli.rollout_keeper import Keeper
+    from serving.rollout.record import Record
 
 
 @click.command()
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 64),
     help="Looks at the same time; one that replays prompts takes seconds.",
 )
-def command(once: bool, threads: int) -> None:
-    """Look after every rollout on this machine that nobody else looks after.
+@target_options
+def command(where: Where, once: bool, threads: int) -> None:
+    """Look after every rollout there that nobody else looks after.
 
     Finishes what a dead pipeline left, and keeps deadlines. Stops at SIGTERM or Ctrl-C; another
     owner can then go on at once.
@@ -41,19 +43,27 @@ def command(once: bool, threads: int) -> None:
 
     from components.steps.rollout import promoted
     from penstock.cli.rollout_keeper import Duty, Keeper
-    from serving.local import lifecycle
-    from serving.sources import local
 
-    settings = settings_of()
+    settings, target = settings_of(), where.target()
+
+    def champion(name: str, record: Record) -> None:
+        if where.cluster and settings.own_registry:
+            _tell(f"{name}: MLFLOW_TRACKING_URI is not set, so no alias of a registry is moved")
+            return
+        promoted(settings, name, record.candidate)
+
     duty = Duty(
-        cluster=lifecycle.cluster(settings),
-        log=local.log(settings),
-        world=lambda name, policy: closing(local.build(settings, name, policy)),
+        cluster=target.cluster,
+        log=target.log,
+        world=lambda name, policy: closing(target.world(name, policy)),
         owner=f"controller-{socket.gethostname()}-{os.getpid()}",
         tell=_tell,
-        promoted=lambda name, record: promoted(settings, name, record.candidate),
+        promoted=champion,
+        traffic=target.traffic,
+        hint=target.hint,
     )
-    asyncio.run(_until_told(Keeper(duty, threads=threads), once=once))
+    keeper = Keeper(duty, threads=threads, look_s=target.look_s)
+    asyncio.run(_until_told(keeper, once=once))
 
 
 async def _until_told(keeper: Keeper, *, once: bool) -> None:

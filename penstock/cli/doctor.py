@@ -8,31 +8,27 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import click
 
-from penstock.cli.edge import output_option, print_json, settings_of
-from penstock.core.errors import ConfigurationError, LifecycleError
+from penstock.cli.edge import Where, output_option, print_json, settings_of, target_options
+from penstock.core.checks import Check
+from penstock.core.errors import ConfigurationError, LifecycleError, ServingError
 from penstock.core.settings import Settings
 
 _FREE_BYTES = 2_000_000_000
-
-
-class Check(NamedTuple):
-    """One thing that was looked at."""
-
-    name: str
-    ok: bool
-    found: str
-    hint: str = ""
+_RUNTIMES = "kubectl apply -k deploy/runtimes, or KServe's chart kserve-runtime-configs"
 
 
 @click.command()
+@target_options
 @output_option
-def command(output: str) -> None:
-    """Say what this machine can do, and what to do about what is missing; changes nothing."""
-    checks = list(_checks(settings_of()))
+def command(where: Where, output: str) -> None:
+    """Say what this machine, or a cluster, can do, and what to do about what is missing.
+
+    Changes nothing.
+    """
+    checks = list(_cluster(where) if where.cluster else _checks(settings_of()))
     if output == "json":
         print_json([check._asdict() for check in checks])
     else:
@@ -42,6 +38,40 @@ def command(output: str) -> None:
                 click.echo(f"    next: {check.hint}")
     if not all(check.ok for check in checks):
         raise ConfigurationError("something is missing", hint="see above")
+
+
+def _cluster(where: Where) -> Iterator[Check]:
+    """Yield what a cluster can do."""
+    from serving import kube
+    from serving.targets import probe
+
+    asked, settings = where.kserve(), settings_of()
+    try:
+        found = probe.look(kube.connect(asked.context or "", asked.namespace), asked)
+    except ServingError as problem:
+        yield Check("kubernetes", False, str(problem), problem.hint)
+        return
+    yield from probe.checks(found, asked)
+    yield Check("runtimes", bool(found.runtimes), ", ".join(found.runtimes) or "none", _RUNTIMES)
+    yield Check("gpus", True, "not known" if found.gpus is None else f"{found.gpus} on all nodes")
+    yield _storage(settings)
+    yield _registry(settings)
+
+
+def _storage(settings: Settings) -> Check:
+    secret = settings.storage_secret or "none, PENSTOCK_STORAGE_SECRET is not set"
+    place = settings.s3_endpoint or "AWS, AWS_ENDPOINT_URL is not set"
+    return Check("storage", True, f"S3 at {place}; pods' Secret: {secret}")
+
+
+def _registry(settings: Settings) -> Check:
+    from components.steps.verbs import catalog_of
+
+    try:
+        aliased = catalog_of(settings).aliased()
+    except LifecycleError as problem:
+        return Check("mlflow", False, str(problem), problem.hint)
+    return Check("mlflow", True, f"{settings.tracking_uri}, {len(aliased)} versions with an alias")
 
 
 def _checks(settings: Settings) -> Iterator[Check]:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from penstock.core.errors import ConfigurationError
 from penstock.core.settings import Settings
+
+if TYPE_CHECKING:
+    from penstock.core.spec import KServe
+    from serving.targets.kserve import ClusterTarget
+    from serving.targets.target import Target
 
 output_option: Callable[[Any], Any] = click.option(
     "--output",
@@ -41,6 +48,80 @@ def environment(**overrides: str) -> dict[str, str]:
 def settings_of(env: Mapping[str, str] | None = None) -> Settings:
     """Return the settings, from the process's environment unless another is given."""
     return Settings.from_env(os.environ if env is None else env)
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which place a command is about."""
+
+    context: str | None
+    namespace: str | None
+    mode: str | None = None
+
+    @property
+    def options(self) -> str:
+        """What to add to another command about the same place; it begins with a space."""
+        found = (
+            ("--context", self.context),
+            ("--namespace", self.namespace),
+            ("--mode", self.mode),
+        )
+        return "".join(f" {name} {value}" for name, value in found if value)
+
+    @property
+    def cluster(self) -> bool:
+        """Whether it is a cluster."""
+        return bool(self.context or self.namespace)
+
+    def target(self) -> Target:
+        """Return the place: this machine, unless a context or a namespace was named."""
+        from serving.targets.choose import target_of
+
+        return self.cluster_target() if self.cluster else target_of(settings_of(), "local")
+
+    def cluster_target(self) -> ClusterTarget:
+        """Return the cluster that was named."""
+        from serving.targets.kserve import connect
+
+        need("cluster", "kubernetes")
+        return connect(self.kserve(), settings_of())
+
+    def kserve(self) -> KServe:
+        """Return it as a spec has it."""
+        from penstock.core.spec import KServe
+
+        named = {"context": self.context, "namespace": self.namespace, "mode": self.mode}
+        return KServe.model_validate({key: each for key, each in named.items() if each})
+
+
+def target_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that name a cluster; the command gets `where`."""
+
+    @click.option(
+        "--context",
+        envvar="PENSTOCK_CONTEXT",
+        help="Context of the kubeconfig: the cluster there, not this machine.",
+    )
+    @click.option(
+        "-n", "--namespace", envvar="PENSTOCK_NAMESPACE", help="Namespace on the cluster."
+    )
+    @click.option(
+        "--mode",
+        envvar="PENSTOCK_MODE",
+        type=click.Choice(["auto", "route", "llmisvc"]),
+        help="Mechanism that splits traffic on the cluster, if it is not the one that auto takes.",
+    )
+    @wraps(command)
+    def with_target(
+        *args: object,
+        context: str | None,
+        namespace: str | None,
+        mode: str | None,
+        **kwargs: object,
+    ) -> None:
+        command(*args, where=Where(context, namespace, mode), **kwargs)
+
+    return with_target
 
 
 def need(extra: str, *modules: str) -> None:

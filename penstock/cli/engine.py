@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shlex
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from components.trtllm.documented import CUDA, ENGINE_IMAGE
 from penstock.cli.edge import environment, output_option, print_json, settings_of
-from penstock.cli.engine_view import row, rows_of, tell_plan
+from penstock.cli.engine_gc import command as gc
+from penstock.cli.engine_run import command as run
+from penstock.cli.engine_view import cache_of, row, rows_of, tell_plan, verdict_of
 from penstock.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from components.trtllm.cache import EngineCache
     from components.trtllm.key import BuildKey, Node, Runtime
-    from components.trtllm.model import ModelFacts
-    from components.trtllm.plan import Build, Places
-
-_IMAGE = "nvcr.io/nvidia/tensorrt-llm/release:1.2.1"
-_CUDA = 13  # of the images of 1.2 and 1.3
+    from components.trtllm.model import Build, ModelFacts
+    from components.trtllm.plan import Places
+    from penstock.core.recipes import Recipe
 
 _image = click.option(
-    "--image", default=_IMAGE, show_default=True, help="TensorRT-LLM image it is for, exact tag."
+    "--image",
+    default=ENGINE_IMAGE,
+    show_default=True,
+    help="TensorRT-LLM image it is for, exact tag.",
 )
 _driver = click.option("--driver", type=int, metavar="MAJOR", help="Driver of the node: 580.")
-_cuda = click.option(
-    "--cuda", type=int, default=_CUDA, show_default=True, help="CUDA in the image."
-)
+_cuda = click.option("--cuda", type=int, default=CUDA, show_default=True, help="CUDA in the image.")
 
 
 @click.group()
 def command() -> None:
-    """Build TensorRT-LLM engines and checkpoints, show them, and verify them."""
+    """Build TensorRT-LLM engines and checkpoints, judge, show, verify and remove them."""
+
+
+command.add_command(gc)
+command.add_command(run)
 
 
 @command.command()
@@ -46,14 +51,12 @@ def command() -> None:
     help="Export for `trtllm-serve FOLDER`, or build with trtllm-build (images up to 1.2).",
 )
 @click.option(
-    "--scheme",
-    type=click.Choice(["none", "fp8", "int4_awq", "w4a8_awq", "nvfp4"]),
-    default="none",
+    "--precision",
+    default="bf16",
     show_default=True,
-    help="How weights are quantized; none takes them as they are.",
+    metavar="NAME|JSON",
+    help="As in model.yaml: modelopt-fp8, or a recipe document; bf16: the weights as they came.",
 )
-@click.option("--kv-dtype", type=click.Choice(["auto", "fp8"]), default="auto", show_default=True)
-@click.option("--group-size", default=128, show_default=True, help="Weights per scale, for AWQ.")
 @click.option(
     "--calibrate", default="cnn_dailymail", show_default=True, help="Data set: name, or folder."
 )
@@ -87,13 +90,15 @@ def build(folder: Path, dry_run: bool, output: str, **options: Any) -> None:
 
     wanted = _wanted(facts_in(folder), options)
     source = ModelRef.parse(options["source"] or f"file://{folder.absolute()}")
-    cache, env = _cache(), environment()
+    cache, env = cache_of(settings_of()), environment()
     if dry_run:
         places = _places(folder, options, PurePosixPath(cache.root, ".work", "KEY"))
         tell_plan(plan(wanted, places), output)
         return
-    refuse_absent(plan(wanted, _places(folder, options, PurePosixPath("."))), env, image=_IMAGE)
-    node = _node(wanted, options, env) if options["strategy"] == "engine" else None
+    refuse_absent(
+        plan(wanted, _places(folder, options, PurePosixPath("."))), env, image=str(wanted.image)
+    )
+    node = _node(wanted, options, env)
     key = key_of(wanted, manifest_of(folder, source).root, node)
     made = plan(wanted, _places(folder, options, PurePosixPath(work_folder(cache, key))))
     entry = produce(
@@ -108,14 +113,15 @@ def build(folder: Path, dry_run: bool, output: str, **options: Any) -> None:
         print_json(row(entry) | {"folder": entry.files, "serve": list(made.serve)})
         return
     click.echo(f"{key.digest.short}  {entry.files}")
-    click.echo(f"  serve it: {shlex.join(made.serve)}")
+    click.echo(f"  {verdict_of(entry)}")
+    click.echo(f"  served by: {shlex.join(made.serve)}")
 
 
 @command.command("list")
 @output_option
 def list_(output: str) -> None:
     """Show what was built, for which GPU, how large and how old it is, and what is unfinished."""
-    rows = rows_of(_cache())
+    rows = rows_of(cache_of(settings_of()))
     if output == "json":
         print_json({"engines": rows})
         return
@@ -123,6 +129,7 @@ def list_(output: str) -> None:
         size, age = each["size_bytes"] / 1e6, each["age_s"] / 3600
         click.echo(f"{each['key'][7:19]}  {size:10.1f} MB  {age:7.1f} h  {each['state']}")
         if each["model"]:
+            click.echo(f"              {each['verdict']}")
             click.echo(f"              {each['model']}: {each['strategy']}, {each['scheme']}")
             click.echo(f"              {each['gpu']}, {each['image']}")
     if not rows:
@@ -141,7 +148,7 @@ def verify(what: str, gpu: str | None, output: str, **options: Any) -> None:
     from components.trtllm.cache import read_entry
     from components.trtllm.key import refuse_mismatch
 
-    cache = _cache()
+    cache = cache_of(settings_of())
     folder = Path(what)
     entry = read_entry(folder) if folder.is_dir() else cache.entry(cache.find(_hex(what)))
     entry.verify()
@@ -152,12 +159,7 @@ def verify(what: str, gpu: str | None, output: str, **options: Any) -> None:
         return
     told = f", and would run on {gpu}" if gpu else ""
     click.echo(f"{entry.key.digest.short}: {len(entry.manifest.files)} files as built{told}")
-
-
-def _cache() -> EngineCache:
-    from components.trtllm.cache import EngineCache
-
-    return EngineCache(settings_of().home / "engines")
+    click.echo(f"  {verdict_of(entry)}")
 
 
 def _hex(text: str) -> str:
@@ -165,8 +167,8 @@ def _hex(text: str) -> str:
 
 
 def _wanted(model: ModelFacts, options: dict[str, Any]) -> Build:
-    from components.trtllm.model import Recipe, RuntimeImage, Shape, accelerator
-    from components.trtllm.plan import Build
+    from components.steps.engine_asked import recipe_for
+    from components.trtllm.model import Build, RuntimeImage, Shape, accelerator
 
     shape = Shape(
         tp=options["tp"],
@@ -177,14 +179,24 @@ def _wanted(model: ModelFacts, options: dict[str, Any]) -> Build:
         max_num_tokens=options["max_num_tokens"],
         max_beam_width=options["max_beam"],
     )
-    recipe = Recipe(
-        options["scheme"],
-        group_size=options["group_size"],
-        kv_dtype=options["kv_dtype"],
-        calibration=options["calibrate"],
-    )
     image, gpu = RuntimeImage.parse(options["image"]), accelerator(options["gpu"])
-    return Build(options["strategy"], model, recipe, shape, image, gpu)
+    recipe = recipe_for(_precision(options["precision"]), gpu.name, image.tag)
+    return Build(options["strategy"], model, recipe, shape, image, gpu, options["calibrate"])
+
+
+def _precision(text: str) -> tuple[Recipe, ...]:
+    """Return the recipe that is named or written; none keeps the weights as they came."""
+    from penstock.core.recipes import parse_recipe, recipe_of
+    from penstock.core.spec import AS_IT_CAME
+
+    if text == AS_IT_CAME:
+        return ()
+    if not text.startswith("{"):
+        return (recipe_of(text),)
+    try:
+        return (parse_recipe(json.loads(text), where="--precision"),)
+    except ValueError as problem:
+        raise ConfigurationError(f"--precision: not JSON: {problem}") from problem
 
 
 def _places(folder: Path, options: dict[str, Any], work: PurePosixPath) -> Places:
@@ -194,24 +206,13 @@ def _places(folder: Path, options: dict[str, Any], work: PurePosixPath) -> Place
     return Places(source, work, python=options["python"], examples=options["examples"])
 
 
-def _node(wanted: Build, options: dict[str, Any], env: dict[str, str]) -> Node:
+def _node(wanted: Build, options: dict[str, Any], env: dict[str, str]) -> Node | None:
     """Return the node we are on, if it and its image are those that were asked for."""
-    from components.trtllm.builder import node_here
+    from components.trtllm.builder import node_for
 
-    node = node_here(env, cuda=options["cuda"])
-    if node.sm != wanted.gpu.sm:
-        raise ConfigurationError(
-            f"--gpu {wanted.gpu.name} is SM{wanted.gpu.sm}; this node has {node.gpu}, SM{node.sm}",
-            hint="an engine is built on the GPU it runs on",
-        )
-    if options["driver"] not in (None, node.driver):
+    node = node_for(wanted, env, cuda=options["cuda"])
+    if node and options["driver"] not in (None, node.driver):
         raise ConfigurationError(f"--driver {options['driver']}; this node has {node.driver}")
-    version = os.environ.get("TRT_LLM_VERSION", wanted.image.tag)
-    if version != wanted.image.tag:
-        raise ConfigurationError(
-            f"--image {wanted.image}; this image is TensorRT-LLM {version}",
-            hint="name the image that this runs in",
-        )
     return node
 
 

@@ -14,6 +14,14 @@ from penstock.core.errors import LifecycleError
 if TYPE_CHECKING:
     from components.trtllm.cache import EngineCache, Entry
     from components.trtllm.plan import Plan
+    from penstock.core.settings import Settings
+
+
+def cache_of(settings: Settings) -> EngineCache:
+    """Return the builds below the home folder."""
+    from components.trtllm.cache import EngineCache
+
+    return EngineCache(settings.home / "engines")
 
 
 def tell_plan(plan: Plan, output: str) -> None:
@@ -53,10 +61,22 @@ def row(entry: Entry) -> dict[str, Any]:
         "size_bytes": entry.manifest.size_bytes,
         "age_s": round(time.time() - entry.built_at),
         "state": "built",
+        "verdict": verdict_of(entry),
+        "servable": entry.servable,
     }
 
 
-_BLANK = dict.fromkeys(("model", "strategy", "scheme", "gpu", "image"), "")
+def verdict_of(entry: Entry) -> str:
+    """Return the guard's verdict on a build in a line; it is served only if that accepts it."""
+    found = entry.verdict
+    if found is None:
+        return "not judged, so not to be served yet; next: penstock engine run model.yaml"
+    refused = "" if found["outcome"] == "accept" else ", so not to be served"
+    return f"{found['outcome']}{refused}: {found['reason']}"
+
+
+_BLANK = dict.fromkeys(("model", "strategy", "scheme", "gpu", "image", "verdict"), "")
+_NOT_BUILT = {**_BLANK, "size_bytes": 0, "age_s": 0, "servable": False}
 
 
 def rows_of(cache: EngineCache) -> list[dict[str, Any]]:
@@ -67,10 +87,8 @@ def rows_of(cache: EngineCache) -> list[dict[str, Any]]:
             rows.append(row(cache.entry(digest)))
         except LifecycleError as problem:
             state = f"damaged: {problem}"
-            rows.append({"key": str(digest), **_BLANK, "size_bytes": 0, "age_s": 0, "state": state})
+            rows.append({"key": str(digest), **_NOT_BUILT, "state": state})
     for left in cache.unfinished():
         state = f"being built by {left.owner}" if left.owner else "unfinished; a build goes on"
-        rows.append(
-            {"key": f"sha256:{left.hex}", **_BLANK, "size_bytes": 0, "age_s": 0, "state": state}
-        )
+        rows.append({"key": f"sha256:{left.hex}", **_NOT_BUILT, "state": state})
     return rows

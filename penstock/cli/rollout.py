@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from penstock.cli.edge import output_option, print_json, settings_of
+from penstock.cli.edge import Where, output_option, print_json, settings_of, target_options
 from penstock.core.errors import ConfigurationError, Interrupted, RolledBack
 
 if TYPE_CHECKING:
     from penstock.cli.rollout_proof import Past
     from penstock.cli.rollout_view import State
     from serving.rollout.record import Command
+    from serving.targets.target import Target
 
 
 @click.group()
@@ -26,18 +27,18 @@ def command() -> None:
 
 @command.command()
 @click.argument("name", required=False)
+@target_options
 @output_option
-def status(name: str | None, output: str) -> None:
+def status(where: Where, name: str | None, output: str) -> None:
     """Show the current or last rollout of every name, or of NAME.
 
     E-values: 1 is no evidence. `worse` speaks for a rollback, `proof` for going on.
     """
     from penstock.cli import rollout_view as view
 
-    settings = settings_of()
-    cluster = view.cluster_of(settings)
-    every = [name] if name else view.names(cluster) if cluster is not None else []
-    found = [view.read(settings, each) for each in every]
+    target = where.target()
+    every = [name] if name else view.names(target)
+    found = [view.read(target, each) for each in every]
     if output == "json":
         documents = [view.document(state) for state in found]
         print_json(documents[0] if name else {"rollouts": documents})
@@ -50,16 +51,18 @@ def status(name: str | None, output: str) -> None:
 
 @command.command()
 @click.argument("name")
-def watch(name: str) -> None:
+@target_options
+def watch(where: Where, name: str) -> None:
     """Show the rollout of NAME until it is over; Ctrl-C ends only the watching.
 
     Exit code 0: promoted; 4: rolled back.
     """
     try:
-        last = _watched(name, terminal=sys.stdout.isatty())
+        last = _watched(where.target(), name, terminal=sys.stdout.isatty())
     except KeyboardInterrupt:
         raise Interrupted(
-            "no longer watched; the rollout goes on", hint=f"penstock rollout watch {name}"
+            "no longer watched; the rollout goes on",
+            hint=f"penstock rollout watch {name}{where.options}",
         ) from None
     record = last.record
     if record.phase == "rolled_back":
@@ -69,12 +72,11 @@ def watch(name: str) -> None:
         )
 
 
-def _watched(name: str, *, terminal: bool) -> State:
+def _watched(target: Target, name: str, *, terminal: bool) -> State:
     from penstock.cli import rollout_view as view
     from penstock.cli import rollout_watch as watching
 
-    settings = settings_of()
-    look: Callable[[], State] = lambda: view.read(settings, name)  # noqa: E731
+    look: Callable[[], State] = lambda: view.read(target, name)  # noqa: E731
     if not terminal:
         return watching.follow(look, watching.lines)
     from rich.console import Console
@@ -85,15 +87,17 @@ def _watched(name: str, *, terminal: bool) -> State:
 
 @command.command()
 @click.argument("name")
-def pause(name: str) -> None:
+@target_options
+def pause(where: Where, name: str) -> None:
     """Keep the weights of NAME's rollout as they are, until resumed."""
-    state = _read(name)
+    state = _read(where, name)
     if state.record.held == "paused":
         raise ConfigurationError(
             f"{name}: it is paused already", hint=f"penstock rollout resume {name}"
         )
     left_s = state.policy.deadlines.held_s
     _ask(
+        where,
         state,
         "pause",
         f"its weights stay as they are; without resume it is rolled back after {left_s:g} s",
@@ -102,9 +106,10 @@ def pause(name: str) -> None:
 
 @command.command()
 @click.argument("name")
-def resume(name: str) -> None:
+@target_options
+def resume(where: Where, name: str) -> None:
     """Let NAME's rollout go on from where it was held."""
-    state = _read(name)
+    state = _read(where, name)
     held = state.record.held
     if not held and state.record.command != "pause":
         # recorded now, it would undo the next hold, whatever the reason
@@ -113,16 +118,18 @@ def resume(name: str) -> None:
             hint=f"penstock rollout status {name}",
         )
     again = f"; it is held again while it is still so: {state.record.reason}"
-    _ask(state, "resume", f"it goes on{again if held not in ('', 'paused') else ''}")
+    _ask(where, state, "resume", f"it goes on{again if held not in ('', 'paused') else ''}")
 
 
 @command.command()
 @click.argument("name")
-def promote(name: str) -> None:
+@target_options
+def promote(where: Where, name: str) -> None:
     """Give NAME's candidate all traffic now, before the evidence does."""
-    state = _read(name)
+    state = _read(where, name)
     early = state.record.phase in ("deploying", "warmup")
     _ask(
+        where,
         state,
         "promote",
         f"{state.record.candidate} gets 100 %{' as soon as it is warm' if early else ''}; "
@@ -132,18 +139,56 @@ def promote(name: str) -> None:
 
 @command.command()
 @click.argument("name")
-def rollback(name: str) -> None:
+@target_options
+def rollback(where: Where, name: str) -> None:
     """Take all traffic from NAME's candidate, and remove it."""
-    state = _read(name)
+    state = _read(where, name)
     record = state.record
-    _ask(state, "rollback", f"{record.stable} gets 100 %, then {record.candidate} is removed")
+    _ask(
+        where, state, "rollback", f"{record.stable} gets 100 %, then {record.candidate} is removed"
+    )
 
 
-def _read(name: str) -> State:
+@command.command()
+@click.argument("name")
+@click.option(
+    "--timeout",
+    default=600.0,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    help="Seconds that the old version may take to become ready.",
+)
+@target_options
+def revert(where: Where, name: str, timeout: float) -> None:
+    """Serve the version before NAME's last promotion again, as soon as it is ready.
+
+    Made again from its snapshot if it was removed; nothing is proven, a person says so. Doing it
+    twice undoes it.
+    """
+    from components.steps.rollout import promoted
+    from serving import deploy
+
+    target = where.target()
+    site = deploy.Site(
+        target.cluster,
+        lambda: target.observed(name),
+        target.traffic,
+        target.why,
+        hint=target.hint,
+    )
+    done = deploy.revert(site, name, timeout)
+    click.echo(f"{name}: {done.service} gets 100 %, it was ready after {done.ready_s:.1f} s")
+    for service in done.replaced:
+        click.echo(f"{service} was removed; penstock rollout revert {name} brings it back")
+    promoted(settings_of(), name, done.service)
+    click.echo(f"the registry's champion is {done.service}")
+
+
+def _read(where: Where, name: str) -> State:
     """Return a rollout that can still be steered."""
     from penstock.cli import rollout_view as view
 
-    state = view.read(settings_of(), name)
+    state = view.read(where.target(), name)
     record = state.record
     if record.over:
         raise ConfigurationError(
@@ -158,30 +203,30 @@ def _read(name: str) -> State:
     return state
 
 
-def _ask(state: State, asked: Command, then: str) -> None:
+def _ask(where: Where, state: State, asked: Command, then: str) -> None:
     """Write a request down, and say what happens next and who does it."""
     from serving import controller as acting
-    from serving.local import lifecycle
-    from serving.sources import local
 
-    settings = settings_of()
-    acting.command(lifecycle.cluster(settings), local.log(settings), state.name, asked)
+    target = where.target()
+    acting.command(target.cluster, target.log, state.name, asked, target.traffic)
     click.echo(f"{state.name}: {asked} is written down; {then}")
     if state.holder:
-        who, step = f"{state.holder} does it", f"penstock rollout watch {state.name}"
+        who, step = f"{state.holder} does it", f"penstock rollout watch {state.name}{where.options}"
     else:
-        who, step = "nobody looks after this rollout, so nothing happens", "penstock controller"
+        who = "nobody looks after this rollout, so nothing happens"
+        step = f"penstock controller{where.options}"
     click.echo(f"{who}; next: {step}")
 
 
 @command.command()
 @click.argument("name", required=False)
+@target_options
 @output_option
-def history(name: str | None, output: str) -> None:
+def history(where: Where, name: str | None, output: str) -> None:
     """Show every rollout of the event log, the newest first; or those of NAME."""
     from penstock.cli import rollout_proof as proof
 
-    found = sorted(_past(name), key=lambda item: item[1].started_at, reverse=True)
+    found = sorted(_past(where.target(), name), key=lambda item: item[1].started_at, reverse=True)
     if output == "json":
         print_json({"rollouts": [{"name": each, **asdict(past)} for each, past in found]})
         return
@@ -194,19 +239,17 @@ def history(name: str | None, output: str) -> None:
         click.echo("no rollouts yet; next: penstock run with another checkpoint of a served name")
 
 
-def _past(name: str | None) -> list[tuple[str, Past]]:
+def _past(target: Target, name: str | None) -> list[tuple[str, Past]]:
     from penstock.cli import rollout_proof as proof
     from penstock.cli import rollout_view as view
     from serving.rollout import events
-    from serving.sources import local
 
-    log, cluster = local.log(settings_of()), view.cluster_of(settings_of())
-    logged = {path.stem for path in log.folder.glob("*.jsonl")}  # also of names that are gone
+    logged = set(target.log.names())  # also of names that are gone
     if name is not None and name not in logged:
         raise view.unknown(name, sorted(logged))
     found = []
     for each in sorted(logged) if name is None else [name]:
-        chains = events.chains(log.lines(each), view.chain(cluster, each))
+        chains = events.chains(target.log.lines(each), view.chain(target, each))
         found += [(each, proof.past(chain)) for chain in chains]
     return found
 
@@ -223,16 +266,16 @@ def certificate() -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where to.  [default: CANDIDATE.certificate.json]",
 )
-def write(name: str, out: Path | None) -> None:
+@target_options
+def write(where: Where, name: str, out: Path | None) -> None:
     """Write the certificate of NAME's current or last rollout."""
     from penstock.cli import rollout_view as view
     from serving.rollout import events
-    from serving.sources import local
 
-    settings = settings_of()
-    state = view.read(settings, name)
+    target = where.target()
+    state = view.read(target, name)
     record = state.record
-    text = events.certificate(state.policy, record, local.log(settings).lines(name))
+    text = events.certificate(state.policy, record, target.log.lines(name))
     path = out or Path(f"{record.candidate}.certificate.json")
     try:
         path.write_text(text)

@@ -25,6 +25,7 @@ from serving.rollout.decide import Seen, Shift, Stay
 from serving.rollout.evidence import Batch
 from serving.rollout.record import Record
 from serving.rollout.step import Step
+from serving.traffic import Traffic
 
 _SHARE_OF_TIME = 0.5
 """How much of the threads' time all looks may take; where it is not enough, they become fewer."""
@@ -59,6 +60,12 @@ class Duty:
     promoted: Callable[[str, Record], None] = _ignore
     """Takes name and record of a version that was promoted, before the one it replaces is removed;
     may be called again."""
+
+    traffic: Traffic = acting.LOCAL
+    """How traffic is split there."""
+
+    hint: str = "penstock local up"
+    """What a person does when nothing routes."""
 
     timed: Callable[[float, float], None] = _ignore
     """Takes, for every look, how late it began and how long it took, in seconds."""
@@ -113,7 +120,9 @@ class Keeper:
 
         self._told: dict[str, str] = {}
         self._current = _Current()
-        self._controller = acting.Controller(duty.cluster, duty.log, self._current, duty.owner)
+        self._controller = acting.Controller(
+            duty.cluster, duty.log, self._current, duty.owner, traffic=duty.traffic
+        )
         self._policies: dict[str, Rollout] = {}
         self._mean_s = _FIRST_GUESS_S
         self._stop = asyncio.Event()
@@ -168,7 +177,7 @@ class Keeper:
     def _unsettled(self) -> list[Object]:
         """Return the routes with something to do."""
         found = []
-        for obj in self._duty.cluster.list("HTTPRoute"):
+        for obj in self._duty.cluster.list(self._duty.traffic.carrier):
             name, version = obj["metadata"]["name"], obj["metadata"]["resourceVersion"]
             if name in self._tending | self._left or self._settled.get(name) == version:
                 continue
@@ -177,7 +186,12 @@ class Keeper:
             except ConfigurationError as problem:
                 self._trouble(name, problem)
                 record = None
-            if record is None or (record.over and not _loser_is_there(self._duty.cluster, record)):
+            foreign = not self._duty.traffic.carries(obj)
+            if (
+                record is None
+                or foreign
+                or (record.over and not _loser_is_there(self._duty, record))
+            ):
                 self._settled[name] = version
             else:
                 found.append(obj)
@@ -291,16 +305,16 @@ class Keeper:
 
     def _is_elsewhere(self, name: str) -> bool:
         """Return whether another owns the rollout, or it is gone."""
-        obj = self._duty.cluster.get("HTTPRoute", name)
+        obj = self._duty.cluster.get(self._duty.traffic.carrier, name)
         if obj is None or acting.record_of(obj) is None:
             return True
         return held_by(self._duty.cluster, name, time.time())[0] not in ("", self._duty.owner)
 
     def _loser_stays(self, name: str, record: Record) -> bool:
-        there = _loser_is_there(self._duty.cluster, record)
+        there = _loser_is_there(self._duty, record)
         if there:
             waits = "what lost is removed once the gateway tells what it routes"
-            self._say(f"{name}/loser", f"{name}: {waits}; next: penstock local up")
+            self._say(f"{name}/loser", f"{name}: {waits}; next: {self._duty.hint}")
         return there
 
     def _trouble(self, name: str, problem: Exception) -> None:
@@ -330,10 +344,10 @@ class Keeper:
         return await loop.run_in_executor(self._pool, lambda: call(*args, **kwargs))
 
 
-def _loser_is_there(cluster: Cluster, record: Record) -> bool:
+def _loser_is_there(duty: Duty, record: Record) -> bool:
     """Return whether what lost has yet to be removed; what was made later is another candidate."""
     loser = record.stable if record.phase == "promoted" else record.candidate
-    obj = cluster.get("InferenceService", loser)
+    obj = duty.cluster.get(duty.traffic.served, loser)
     if obj is None:
         return False
     made = obj["metadata"].get("creationTimestamp")

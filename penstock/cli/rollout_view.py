@@ -10,17 +10,16 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from penstock.core.errors import ConfigurationError
-from penstock.core.settings import Settings
 from penstock.core.spec import Rollout
 from serving import controller as acting
 from serving import lease
 from serving.cluster import Cluster
 from serving.lease import DURATION_S
-from serving.local import lifecycle
 from serving.rollout import events
 from serving.rollout.decide import ROLLBACK_S
 from serving.rollout.judge import Judge, Setting, Verdict, told
 from serving.rollout.record import Record
+from serving.targets.target import Target
 
 _LARGEST_LOG = 700.0  # e to this is still a float
 
@@ -41,6 +40,9 @@ class State:
     now: float
     """Seconds since the epoch."""
 
+    hint: str
+    """The command that shows what goes on where it is served."""
+
 
 class Standing(NamedTuple):
     """The evidence on one metric: natural logarithms of e-values."""
@@ -60,45 +62,42 @@ class Deadline(NamedTuple):
     then: str
 
 
-def names(cluster: Cluster) -> list[str]:
+def names(target: Target) -> list[str]:
     """Return the names that have, or had, a rollout."""
+    if not target.began:
+        return []
     return [
         obj["metadata"]["name"]
-        for obj in cluster.list("HTTPRoute")
+        for obj in target.cluster.list(target.traffic.carrier)
         if acting.RECORD in obj["metadata"].get("annotations", {})
     ]
 
 
-def cluster_of(settings: Settings) -> Cluster | None:
-    """Return the local cluster's objects, or None where there never was one."""
-    return lifecycle.cluster(settings) if (settings.cluster / "cluster.db").exists() else None
-
-
-def read(settings: Settings, name: str) -> State:
+def read(target: Target, name: str) -> State:
     """Return the current or last rollout of a name.
 
     Raises:
         ConfigurationError: There never was one.
     """
-    cluster = cluster_of(settings)
-    obj = cluster.get("HTTPRoute", name) if cluster is not None else None
+    obj = target.cluster.get(target.traffic.carrier, name) if target.began else None
     record = acting.record_of(obj) if obj is not None else None
-    if cluster is None or obj is None or record is None:
-        raise unknown(name, names(cluster) if cluster is not None else [])
+    if obj is None or record is None:
+        raise unknown(name, names(target))
     now = time.time()
     return State(
         name=name,
         record=record,
         policy=acting.policy_of(obj),
-        routed=lifecycle.observed(settings, name) or None,
-        holder=held_by(cluster, name, now)[0],
+        routed=target.observed(name) or None,
+        holder=held_by(target.cluster, name, now)[0],
         now=now,
+        hint=target.hint,
     )
 
 
-def chain(cluster: Cluster | None, name: str) -> str:
+def chain(target: Target, name: str) -> str:
     """Return the chain of the record that a name carries; empty where there is none."""
-    obj = cluster.get("HTTPRoute", name) if cluster is not None else None
+    obj = target.cluster.get(target.traffic.carrier, name) if target.began else None
     record = acting.record_of(obj) if obj is not None else None
     return record.chain if record is not None else ""
 
@@ -107,7 +106,7 @@ def unknown(name: str, there: list[str]) -> ConfigurationError:
     """Return the error of a name without a rollout."""
     listed = f"there are: {', '.join(there)}" if there else "there is none yet"
     return ConfigurationError(
-        f"no rollout of {name!r} on this machine; {listed}",
+        f"no rollout of {name!r} there; {listed}",
         hint="penstock rollout status shows them"
         if there
         else "penstock run with another checkpoint of a name that is served begins one",
@@ -182,14 +181,15 @@ def next_step(state: State) -> str:
     if not state.holder:
         return "penstock controller (nobody looks after this rollout)"
     if record.phase == "rollback_blocked":
-        return "penstock local status (traffic does not leave the candidate)"
+        return f"{state.hint} (traffic does not leave the candidate)"
     steps = {
         "": f"penstock rollout watch {name}",
         "paused": f"penstock rollout resume {name}",
+        "edited": f"penstock rollout resume {name} (sets the weights again), or rollback {name}",
         "inconclusive": f"penstock rollout promote {name}, or rollback {name}: the evidence may "
         "never come",
         "doubt": f"penstock rollout rollback {name}, unless you find what disturbs the comparison",
-        "stale": "penstock local status (evidence needs traffic, and versions that are ready)",
+        "stale": f"{state.hint} (evidence needs traffic, and versions that are ready)",
     }
     return steps[record.held]
 

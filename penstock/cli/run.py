@@ -28,7 +28,9 @@ def command(spec: Path, no_start: bool, output: str) -> None:
     env = environment(PENSTOCK_RUN_ID=new_run_id())
     model = read_spec(spec)
     need("local", "torch", "transformers", "great_expectations", "aiohttp", "mlflow")
-    if not no_start:
+    if model.target != "local":
+        need("cluster", "kubernetes", "boto3")
+    elif not no_start:
         start_cluster(env)
     record = run_lifecycle(model, env, started_at=started_at, quiet=output == "json")
     run_dir = settings_of(env).run_dir

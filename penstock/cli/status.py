@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import click
 
-from penstock.cli.edge import output_option, print_json, settings_of
+from penstock.cli.edge import Where, output_option, print_json, settings_of, target_options
 from penstock.core.errors import ConfigurationError
 from penstock.core.runs import RunRecord
 
 
 @click.command()
 @click.argument("run_id", required=False)
+@target_options
 @output_option
-def command(run_id: str | None, output: str) -> None:
-    """Show the runs on this machine, the newest first; or the steps of RUN_ID."""
+def command(where: Where, run_id: str | None, output: str) -> None:
+    """Show the runs on this machine, the newest first; or the steps of RUN_ID.
+
+    With a context or a namespace: what is served there, weights wanted and observed, pods, and
+    rollouts.
+    """
+    if where.cluster:
+        _served(where, output)
+        return
     folder = settings_of().home / "runs"
     found = sorted(folder.glob(f"{run_id or '*'}/record.json"), reverse=True)
     if run_id and not found:
@@ -32,6 +40,17 @@ def command(run_id: str | None, output: str) -> None:
         if run_id:
             _steps(run)
             click.echo(f"report: {path.parent / 'report.html'}")
+
+
+def _served(where: Where, output: str) -> None:
+    from penstock.cli import cluster_view as view
+
+    names = view.read(where.cluster_target())
+    if output == "json":
+        print_json(view.document(names))
+        return
+    for each in view.lines(names):
+        click.echo(each)
 
 
 def _steps(run: RunRecord) -> None:

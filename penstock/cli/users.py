@@ -6,8 +6,9 @@ import asyncio
 import json
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -27,16 +28,31 @@ class Users:
         conversations: What they ask; drawn at random.
         rps: Requests per second.
         seed: Of the drawing and of the pauses.
+        headers: Sent with every request.
     """
 
     def __init__(
-        self, url: str, model: str, conversations: Sequence[Any], *, rps: float, seed: int
+        self,
+        url: str,
+        model: str,
+        conversations: Sequence[Any],
+        *,
+        rps: float,
+        seed: int,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        self._headers = dict(headers)
         self._url, self._model, self._conversations = url, model, conversations
         self._rps, self._rng = rps, random.Random(seed)  # noqa: S311 - a load, not a secret
         self._stop = threading.Event()
         self.asked = 0
-        self.failed = 0
+        self.failures: list[str] = []
+        """What each request that failed got instead of an answer."""
+
+    @property
+    def failed(self) -> int:
+        """How many requests failed."""
+        return len(self.failures)
 
     @contextmanager
     def asking(self) -> Iterator[Users]:
@@ -72,13 +88,15 @@ class Users:
             "stream": True,
         }
         self.asked += 1
+        url, headers = f"{self._url}/v1/chat/completions", self._headers
         try:
-            async with http.post(f"{self._url}/v1/chat/completions", json=body) as response:
+            async with http.post(url, json=body, headers=headers) as response:
                 text = await response.read()
-            answered = response.status == 200 and text.endswith(b"data: [DONE]\n\n")
-        except (aiohttp.ClientError, TimeoutError):
-            answered = False
-        self.failed += not answered
+        except (aiohttp.ClientError, TimeoutError) as problem:
+            self.failures.append(f"{type(problem).__name__}: {problem}")
+            return
+        if response.status != 200 or not text.endswith(b"data: [DONE]\n\n"):
+            self.failures.append(f"HTTP {response.status}: {text[-300:].decode(errors='replace')}")
 
 
 def conversations_in(text: str) -> list[Any]:

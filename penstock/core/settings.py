@@ -37,6 +37,20 @@ class Settings:
     gateway_port: int = GATEWAY_PORT
     """`PENSTOCK_GATEWAY_PORT`: where the local gateway listens on 127.0.0.1."""
 
+    s3_endpoint: str = ""
+    """`AWS_ENDPOINT_URL`: an S3 store that is not AWS's, for pods too."""
+
+    s3_region: str = ""
+    """`AWS_DEFAULT_REGION`."""
+
+    storage_secret: str = ""
+    """`PENSTOCK_STORAGE_SECRET`: Secret with which pods fetch checkpoints, by name."""
+
+    @property
+    def own_registry(self) -> bool:
+        """Whether the registry is this home's own database: nobody named another."""
+        return self.tracking_uri == _own_registry(self.home)
+
     @property
     def store(self) -> Path:
         """The content-addressed store of checkpoints."""
@@ -63,8 +77,15 @@ class Settings:
             home=home,
             hub_endpoint=(env.get("HF_ENDPOINT") or PUBLIC_HUB).rstrip("/"),
             hub_token=env.get("HF_TOKEN") or None,
-            tracking_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow.db",
+            tracking_uri=env.get("MLFLOW_TRACKING_URI") or _own_registry(home),
             joined_run_id=env.get("MLFLOW_RUN_ID") or None,
             run_id=env.get("PENSTOCK_RUN_ID") or "adhoc",
             gateway_port=int(port),
+            s3_endpoint=env.get("AWS_ENDPOINT_URL") or "",
+            s3_region=env.get("AWS_DEFAULT_REGION") or "",
+            storage_secret=env.get("PENSTOCK_STORAGE_SECRET") or "",
         )
+
+
+def _own_registry(home: Path) -> str:
+    return f"sqlite:///{home}/mlflow.db"

@@ -55,6 +55,18 @@ class Hardware(_Part):
 
     accelerator: AcceleratorName = Field("cpu", description="Device of one replica, by name.")
     count: int = Field(1, ge=1, le=16, description="Devices per replica.")
+    cpu: str | None = Field(
+        None,
+        pattern=r"^\d+(\.\d+|m)?$",
+        description="CPU of one replica on a cluster, as Kubernetes writes it: 2, 500m; null: 1 "
+        "for the CPU engine, 4 beside devices.",
+    )
+    memory: str | None = Field(
+        None,
+        pattern=r"^\d+(Ki|Mi|Gi|Ti)$",
+        description="Memory of one replica on a cluster: 2Gi; null: 2Gi for the CPU engine, 32Gi "
+        "beside devices.",
+    )
 
 
 class Data(_Part):
@@ -286,9 +298,46 @@ class KServe(_Part):
     """A Kubernetes cluster with KServe."""
 
     context: str | None = Field(None, description="Context of the kubeconfig; null: current.")
-    namespace: str = Field("models", description="Where the InferenceServices live.")
-    mode: Literal["auto", "Standard", "Knative"] = Field(
-        "auto", description="Deployment mode; auto asks the cluster."
+    namespace: str = Field(
+        "models",
+        pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+        description="Where the InferenceServices live.",
+    )
+    mode: Literal["auto", "route", "llmisvc", "standard"] = Field(
+        "auto",
+        description="How traffic is split. route: an InferenceService per version, and an "
+        "HTTPRoute of Penstock's over them; llmisvc: LLMInferenceServices in a route group; "
+        "standard: spec.canary of KServe. auto asks the cluster, and prefers route.",
+    )
+    gateway: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][-a-z0-9.]*/[a-z0-9][-a-z0-9.]*$",
+        description="The Gateway that routes, NAMESPACE/NAME; null: KServe's own.",
+    )
+    address: str | None = Field(
+        None,
+        pattern=r"^https?://[^/]+$",
+        description="URL of the Gateway as seen from here; null: the address in its status.",
+    )
+    images: str | None = Field(
+        None,
+        pattern=r"^[\w.-]+(:\d+)?(/[\w./-]+)?$",
+        description="Registry of Penstock's images, HOST/PATH; null: their names as they are.",
+    )
+    runtime_class: str | None = Field(
+        None, description="RuntimeClass of every pod, such as nvidia; null: the cluster's default."
+    )
+    prometheus: str | None = Field(
+        None,
+        pattern=r"^https?://[^/]+(/.*)?$",
+        description="URL of the Prometheus that scrapes the pods; null: they are read directly.",
+    )
+    storage: str | None = Field(
+        None,
+        pattern=r"^(s3://[^/]+/.+|pvc://[^/]+(/.+)?)$",
+        description="Where checkpoints are brought for pods to read: s3://BUCKET/PREFIX, or "
+        "pvc://CLAIM/PATH where that volume is the store of whoever runs this. null: pods pull "
+        "hf://ORG/NAME themselves, and only what came from the Hub as it is can be served.",
     )
 
 
@@ -345,6 +394,13 @@ class ModelSpec(_Part):
     def ref(self) -> ModelRef:
         """The source, parsed."""
         return ModelRef.parse(self.source)
+
+    @property
+    def engine_name(self) -> str:
+        """The engine that serves it: the one that is named, or what `auto` means."""
+        if self.runtime != "auto":
+            return self.runtime
+        return "vllm" if ACCELERATORS[self.hardware.accelerator].sm else "cpu"
 
     def to_json(self) -> str:
         """Return the document as the one JSON parameter that pipelines take."""

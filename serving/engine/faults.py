@@ -2,7 +2,7 @@
 
 `live-errors=0.2` answers a fifth of the requests with HTTP 500, evenly spread;
 `live-delay=0.5` holds each back for half a second. Several are separated by commas. Replayed
-requests (`X-Penstock-Replay`) are spared: so a version can look well in replay and fail its users,
+requests are spared: so a version can look well in replay and fail its users,
 as it happens with real versions.
 """
 
@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from penstock.core.errors import ConfigurationError
-from serving.headers import REPLAY
+from serving.headers import replayed
 
 _ALLOWED = "live-errors=SHARE (0 to 1) and live-delay=SECONDS, separated by a comma"
 _log = logging.getLogger("penstock.engine")
@@ -65,7 +65,7 @@ class Fault:
 
         @web.middleware
         async def inject(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if request.method != "POST" or REPLAY in request.headers:
+            if request.method != "POST" or replayed(request.headers):
                 return await handler(request)
             await asyncio.sleep(self.live_delay_s)
             if self.strikes():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,6 +15,10 @@ from serving.engine.loading import Loaded
 from serving.engine.metrics import Metrics
 from serving.engine.refusals import RequestRefused, Unavailable, context_exceeded
 from serving.engine.sampling import ChatRequest, CompletionRequest, Request, Sampling, parse
+from serving.headers import replayed
+from serving.sse import StreamClock
+from serving.usermetrics import ENGINE as ENGINE_PREFIX
+from serving.usermetrics import Outcome, UserMetrics
 
 LARGEST_BODY_BYTES = 4 * 1024 * 1024
 
@@ -25,6 +30,7 @@ class Engine:
         self.loaded = loaded
         self.model_name = model_name
         self.metrics = Metrics(model_name)
+        self.users = UserMetrics(ENGINE_PREFIX)
         self.batcher = Batcher(loaded, limits, self.metrics)
         self.warm = False
         self.draining = False
@@ -99,6 +105,7 @@ class Engine:
 
 
 ENGINE = web.AppKey("engine", Engine)
+CLOCK = web.RequestKey("clock", StreamClock)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -111,6 +118,22 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/health", _health)
     app.router.add_get("/ready", _ready)
     app.router.add_get("/metrics", _metrics)
+
+
+@web.middleware
+async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Counts what users' requests came to; replays are nobody's."""
+    if request.method != "POST" or replayed(request.headers):
+        return await handler(request)
+    engine, outcome = request.app[ENGINE], Outcome()
+    request[CLOCK] = clock = StreamClock(time.perf_counter())
+    try:
+        response = await handler(request)
+        outcome.status, outcome.broken = response.status, clock.failed
+        outcome.ttft_s, outcome.tpot_s = clock.ttft_s, clock.tpot_s
+    finally:
+        engine.users.ended(engine.model_name, "", outcome)
+    return response
 
 
 @web.middleware
@@ -167,8 +190,9 @@ async def _ready(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    metrics = request.app[ENGINE].metrics
-    return web.Response(body=metrics.render(), headers={"Content-Type": metrics.content_type})
+    engine = request.app[ENGINE]
+    text = engine.metrics.render() + engine.users.render()
+    return web.Response(body=text, headers={"Content-Type": engine.metrics.content_type})
 
 
 async def _chat(http: web.Request) -> web.StreamResponse:
@@ -215,19 +239,31 @@ async def _stream(
         await response.prepare(http)
         opening = form.opening()
         head = b"" if opening is None else _event(opening)
-        events = _Events(form)
-        await response.write(head + events.of(first))
+        events, write = _Events(form), _written(http, response)
+        await write(head + events.of(first))
         async for piece in pieces:
-            await response.write(events.of(piece))
+            await write(events.of(piece))
         tail = _event(form.usage(answer.usage)) if usage else b""
-        await response.write(tail + b"data: [DONE]\n\n")
+        await write(tail + b"data: [DONE]\n\n")
     except RequestRefused as error:
         if not response.prepared:
             raise
-        await response.write(_event(error.body))
+        await _written(http, response)(_event(error.body))
     finally:
         await pieces.aclose()  # type: ignore[attr-defined]  # an async generator, typed by what it yields
     return response
+
+
+def _written(http: web.Request, response: web.StreamResponse) -> Callable[[bytes], Awaitable[None]]:
+    """Returns what writes to a stream, and tells the clock of a user's request."""
+    clock = http.get(CLOCK)
+
+    async def write(chunk: bytes) -> None:
+        if clock is not None:
+            clock.feed(chunk, time.perf_counter())
+        await response.write(chunk)
+
+    return write
 
 
 class _Events:

@@ -16,7 +16,7 @@ from penstock.core.errors import ConfigurationError, PortOccupied
 from serving.engine.batcher import Limits
 from serving.engine.faults import Fault
 from serving.engine.loading import Loaded, load
-from serving.engine.routes import ENGINE, Engine, add_routes, refusals
+from serving.engine.routes import ENGINE, Engine, add_routes, counted, refusals
 
 DRAIN_GRACE_S = 20.0
 """How long requests in flight may take to finish after SIGTERM."""
@@ -33,7 +33,7 @@ def application(
     Serve it with `handler_cancellation=True`, so that a client's disappearance frees its place.
     With a `fault` it does badly on purpose.
     """
-    middlewares: list[Middleware] = [refusals, fault.middleware()] if fault else [refusals]
+    middlewares: list[Middleware] = [counted, refusals, *([fault.middleware()] if fault else [])]
     app = web.Application(client_max_size=LARGEST_BODY_BYTES, middlewares=middlewares)
     app[ENGINE] = Engine(loaded, model_name, limits or Limits())
     app.cleanup_ctx.append(_generation_thread)

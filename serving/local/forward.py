@@ -15,10 +15,11 @@ import aiohttp
 from aiohttp import web
 
 from serving.headers import NO_LOG, REPLAY, VERSION
-from serving.local.metrics import Metrics, Outcome
+from serving.local.metrics import Metrics
 from serving.local.requestlog import Entry
 from serving.local.scorebook import Sent
 from serving.sse import StreamClock
+from serving.usermetrics import Outcome
 
 _LONGEST_LOGGED_CHARS = 65_536
 _HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "keep-alive", "date", "server"}
@@ -97,7 +98,7 @@ class Forwarder:
             else:
                 in_flight.dec()
                 seconds = time.perf_counter() - start
-                self.metrics.ended(hop.name, hop.service, outcome, seconds)
+                self.metrics.took(hop.name, hop.service, outcome, seconds)
                 self._log(request, hop, outcome.status, seconds)
 
     def _log(self, request: web.Request, hop: Hop, status: int, seconds: float) -> None:

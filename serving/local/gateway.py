@@ -26,13 +26,13 @@ from aiohttp import web
 from penstock.core.errors import PortOccupied
 from serving.headers import REQUEST, SERVICE, SESSION
 from serving.local.forward import Forwarder, Hop, refusal, unavailable
-from serving.local.metrics import Outcome
 from serving.local.objects import SqliteCluster
 from serving.local.processes import hold
 from serving.local.redact import redact_body
 from serving.local.requestlog import Entry, RequestLog
 from serving.local.routing import Table
 from serving.local.scorebook import Scorebook, Sent, mistake
+from serving.usermetrics import Outcome
 
 _REFRESH_S = 0.1
 _LOG_PERIOD_S = 0.5
@@ -156,7 +156,7 @@ async def _forward(request: web.Request) -> web.StreamResponse:
     if service is None or not endpoints:
         if not replay:
             outcome = Outcome(503, drawn=drawn)
-            gateway.forwarder.metrics.ended(name, service or "", outcome, 0.0)
+            gateway.forwarder.metrics.took(name, service or "", outcome, 0.0)
         return unavailable(f"no replica of {service or name!r} is ready")
     sent = None if replay else Sent(name, service, route.split)
     hop = Hop(name, service, endpoints, body, drawn=drawn, sent=sent)

@@ -57,7 +57,7 @@ class SqliteCluster:
         with self._open() as db:
             return int(db.execute("SELECT version FROM counter").fetchone()[0])
 
-    def create(self, obj: Object) -> Object:
+    def create(self, obj: Object, *, dry_run: bool = False) -> Object:
         """Store a new object; `Conflict` if the name is taken."""
         kind, name = obj["kind"], obj["metadata"]["name"]
         with self._write() as db:
@@ -70,9 +70,9 @@ class SqliteCluster:
                 "generation": 1,
                 "creationTimestamp": _now(),
             }
-            return self._store(db, new)
+            return new if dry_run else self._store(db, new)
 
-    def replace(self, obj: Object) -> Object:
+    def replace(self, obj: Object, *, dry_run: bool = False) -> Object:
         """Store `obj` over the version it was read at; its status is ignored."""
         with self._write() as db:
             current = self._current(db, obj)
@@ -84,7 +84,7 @@ class SqliteCluster:
                 new["metadata"][fixed] = current["metadata"][fixed]
             changed = new.get("spec") != current.get("spec")
             new["metadata"]["generation"] = current["metadata"]["generation"] + int(changed)
-            return self._store(db, new)
+            return new if dry_run else self._store(db, new)
 
     def replace_status(self, obj: Object) -> Object:
         """Like `replace`, but only `status` is written."""
@@ -93,11 +93,20 @@ class SqliteCluster:
             current["status"] = copy.deepcopy(obj.get("status", {}))
             return self._store(db, current)
 
-    def delete(self, kind: Kind, name: str) -> None:
-        """Remove the object; removing what is not there does nothing."""
+    def delete(
+        self,
+        kind: Kind,
+        name: str,
+        *,
+        read: Object | None = None,
+        foreground: bool = False,  # noqa: ARG002 -- nothing here owns anything
+    ) -> None:
+        """Remove the object; removing what is not there does nothing. See `Cluster.delete`."""
         with self._write() as db:
             current = self._read(db, kind, name)
             if current is not None:
+                if read is not None:
+                    self._current(db, read)
                 current["metadata"]["deletionTimestamp"] = _now()
                 self._store(db, current, deleted=True)
 

@@ -3,7 +3,8 @@
 ```
 deploying → warmup → shadow → ramp (10, 25, 50 %) → soak (100 %) → promoted
      any of them → rolling_back → rolled_back       (rollback_blocked: a person must look)
-     shadow, ramp, soak may be held: nothing moves until the doubt is gone, or its deadline comes
+     any before rolling_back may be held: nothing moves until the doubt is gone, or its deadline
+     comes
 ```
 
 Every phase has a deadline. Time comes from the record, never from a process's start. Rolling back
@@ -50,6 +51,8 @@ class Seen:
 
     candidate_exists: bool = True
     stable_exists: bool = True
+    edited: str = ""
+    """What somebody else changed of route or versions, against the record; empty for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,19 +164,26 @@ def _held(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Action 
         return None
     if seen.now - record.held_at > judge.policy.deadlines.held_s:
         return roll_back(f"held for {judge.policy.deadlines.held_s:g} s: {record.reason}")
-    match record.held:
-        case "stale" if record.evidence_at > record.held_at:
-            return Resume("evidence comes again")
-        case "doubt" if not judge.doubt(verdict):
-            return Resume("the comparison can be trusted again")
-        case "inconclusive" if not _missing(record, verdict, judge):
-            return Resume("the evidence has come")
-        case _:
-            return Stay(record.reason)
+    gone = _gone(record, verdict, seen, judge)
+    return Resume(gone) if gone else Stay(record.reason)
+
+
+def _gone(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> str:
+    """Return why there is no reason to hold any more; empty while there is."""
+    gone = {
+        "edited": (not seen.edited, "it is again as it was"),
+        "stale": (record.evidence_at > record.held_at, "evidence comes again"),
+        "doubt": (not judge.doubt(verdict), "the comparison can be trusted again"),
+        "inconclusive": (not _missing(record, verdict, judge), "the evidence has come"),
+    }
+    over, reason = gone.get(record.held, (False, ""))
+    return reason if over else ""
 
 
 def _doubted(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Action | None:
     """What makes the evidence worthless, or keeps it from coming."""
+    if seen.edited:
+        return Hold("edited", seen.edited)
     if record.phase not in ("shadow", "ramp"):
         return None
     if reason := judge.doubt(verdict):

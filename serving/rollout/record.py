@@ -26,7 +26,7 @@ Phase = Literal[
     "rollback_blocked",
     "rolled_back",
 ]
-Doubt = Literal["", "paused", "stale", "doubt", "inconclusive"]
+Doubt = Literal["", "paused", "edited", "stale", "doubt", "inconclusive"]
 Command = Literal["", "pause", "resume", "promote", "rollback"]
 OVER: tuple[Phase, ...] = ("promoted", "rolled_back")
 

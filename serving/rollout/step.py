@@ -67,7 +67,14 @@ def _apply(record: Record, action: Action, now: float) -> Record:
         case Hold(doubt, reason):
             return replace(record, held=doubt, held_at=now, reason=reason, command="")
         case Resume(reason):
-            return replace(record, held="", held_at=0.0, reason=reason, command="")
+            return replace(
+                record,
+                held="",
+                held_at=0.0,
+                reason=reason,
+                command="",
+                cursors=_without(record.cursors, LIVE),  # what came meanwhile was held
+            )
         case _:
             assert_never(action)
 

@@ -1,4 +1,4 @@
-"""One question to one version, through the gateway, and what became of it."""
+"""One question to one version, and what became of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import aiohttp
 
 from penstock.core.errors import NotReady, ServingError
 from serving.completer import Message
-from serving.headers import SERVICE
+from serving.doors import Doors
 from serving.sse import StreamClock, data_of
 
 _UNREACHED = {502, 503, 504}
@@ -46,7 +46,7 @@ class Asker:
     """Asks versions of one model."""
 
     http: aiohttp.ClientSession
-    gateway: str
+    doors: Doors
     name: str
     max_new_tokens: int
 
@@ -54,8 +54,8 @@ class Asker:
         """Return a version's greedy answer.
 
         Raises:
-            NotReady: It is the gateway that does not answer.
-            ServingError: The gateway knows no such version.
+            NotReady: It is not the version that does not answer, but the way to it.
+            ServingError: There is no such version.
         """
         body = {
             "model": self.name,
@@ -64,10 +64,11 @@ class Asker:
             "temperature": 0,
             "stream": True,
         }
+        door = self.doors.version(service)
         clock = StreamClock(time.perf_counter())
         try:
             async with self.http.post(
-                f"{self.gateway}/v1/chat/completions", json=body, headers={SERVICE: service}
+                f"{door.url}/v1/chat/completions", json=body, headers=door.headers
             ) as response:
                 if response.status == 404:
                     raise ServingError(
@@ -83,19 +84,20 @@ class Asker:
             raise self._down(problem) from problem
 
     async def check(self) -> None:
-        """Raise `NotReady` if the gateway does not answer."""
+        """Raise `NotReady` if the way to the versions is closed."""
+        door = self.doors.alive()
         try:
-            async with self.http.get(f"{self.gateway}/healthz") as response:
+            async with self.http.get(door.url, headers=door.headers) as response:
                 response.raise_for_status()
         except (aiohttp.ClientError, TimeoutError) as problem:
             raise self._down(problem) from problem
 
     def _down(self, problem: Exception) -> NotReady:
         return NotReady(
-            self.gateway,
+            self.doors.alive().url,
             reason=f"{type(problem).__name__}: {problem}",
             waited_s=0,
-            hint="penstock local status",
+            hint=self.doors.hint,
         )
 
 

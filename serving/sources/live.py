@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -27,8 +27,26 @@ class Reading(NamedTuple):
     """Behind them."""
 
 
+class Counters(Protocol):
+    """What users' requests show of two versions of a model."""
+
+    def read(self, cursor: str | None) -> Reading:
+        """Return what candidate and stable did since the cursor, and the cursor after it.
+
+        Without a cursor both are empty: what was counted before is no evidence.
+
+        Raises:
+            NotReady: The source does not answer. That is no evidence, not zero errors.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the connections."""
+        ...
+
+
 class LiveCounters:
-    """What users' requests show of two versions of a model.
+    """The `Counters` that the local gateway keeps.
 
     Args:
         gateway: The gateway's URL.

@@ -25,6 +25,7 @@ import aiohttp
 import numpy as np
 
 from serving.completer import Message
+from serving.doors import Doors
 from serving.local.requestlog import Entry
 from serving.rollout.evidence import NO_PAIRS, SCORE_STEPS, Pairs, bucket_of
 from serving.sources.ask import Answer, Asker
@@ -78,11 +79,9 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """Two InferenceServices of one model, behind one gateway."""
+    """Two versions of one model."""
 
-    gateway: str
-    """URL."""
-
+    doors: Doors
     name: str
     candidate: str
     stable: str
@@ -143,8 +142,8 @@ class PairedReplayer:
         is an error of the candidate.
 
         Raises:
-            NotReady: The gateway cannot be reached: no evidence, and the cursor stays.
-            ServingError: The gateway knows no such version.
+            NotReady: Neither can be reached: no evidence, and the cursor stays.
+            ServingError: There is no such version.
         """
         ahead = (each for each in self._order if each[0] > (cursor or ""))
         chosen = list(itertools.islice(ahead, count))
@@ -161,7 +160,7 @@ class PairedReplayer:
             timeout=aiohttp.ClientTimeout(total=self._load.timeout_s),
         ) as http:
             asker = Asker(
-                http, self._versions.gateway, self._versions.name, self._load.max_new_tokens
+                http, self._versions.doors, self._versions.name, self._load.max_new_tokens
             )
 
             async def one(key: str, prompt: Prompt) -> _Row:

@@ -7,16 +7,18 @@ from typing import NamedTuple
 
 from penstock.core.errors import ServingError
 from penstock.core.spec import Rollout
-from serving.cluster import Cluster
+from serving.cluster import Cluster, Object
 from serving.controller import weights
+from serving.doors import Doors
 from serving.manifests import ready
 from serving.rollout.decide import Seen
 from serving.rollout.evidence import Arm, Batch
 from serving.rollout.record import Record
 from serving.rollout.step import LIVE
-from serving.sources.live import LiveCounters
+from serving.sources.live import Counters
 from serving.sources.replay import Load, PairedReplayer, Prompt, Versions
 from serving.sources.scores import ScoreHook
+from serving.traffic import Traffic
 
 REPLAY = "replay"
 """Source of pairs; its cursor is the place in the order of prompts."""
@@ -31,12 +33,19 @@ class Place(NamedTuple):
     """Where a model is served."""
 
     cluster: Cluster
-    gateway: str
-    """URL."""
+    traffic: Traffic
+    """How traffic is split there."""
 
     name: str
+    doors: Doors
     routed: Callable[[], Mapping[str, int]]
     """Returns the weights in force; empty while they are not known."""
+
+    counters: Callable[[str, str], Counters]
+    """Returns what counts users' requests of a candidate and a stable version."""
+
+    why: Callable[[str], str] = lambda _service: ""
+    """Returns what keeps a version's processes from serving; empty when nothing is known."""
 
 
 class ObservedWorld:
@@ -61,19 +70,22 @@ class ObservedWorld:
         self._place, self._policy, self._clock = place, policy, clock
         self._prompts, self._load = prompts, load
         self._warm: set[str] = set()
+        self._contents: dict[str, str] = {}
         self._replayed_at: float | None = None
         self._prompt_s = 1.0
         """How long a prompt took, the last time."""
 
         self._replayers: dict[str, PairedReplayer] = {}
-        self._counters: dict[str, LiveCounters] = {}
+        self._counters: dict[str, Counters] = {}
 
     def seen(self, record: Record) -> Seen:
         """Return readiness, what really routes, and the time."""
         cluster = self._place.cluster
-        candidate = cluster.get("InferenceService", record.candidate)
-        stable = cluster.get("InferenceService", record.stable)
+        candidate = cluster.get(self._place.traffic.served, record.candidate)
+        stable = cluster.get(self._place.traffic.served, record.stable)
         is_ready, why = ready(candidate) if candidate is not None else (False, "it was deleted")
+        if candidate is not None and not is_ready:
+            why = self._place.why(record.candidate) or why
         return Seen(
             now=self._clock(),
             ready=is_ready,
@@ -82,6 +94,7 @@ class ObservedWorld:
             routed=dict(self._place.routed()) or None,
             candidate_exists=candidate is not None,
             stable_exists=stable is not None,
+            edited=self._changed(candidate) or self._changed(stable),
             exhausted=record.phase == "shadow"
             and self._replayer(record).exhausted((record.cursors or {}).get(REPLAY)),
         )
@@ -98,6 +111,14 @@ class ObservedWorld:
                     return Batch()
         except ServingError:
             return Batch()  # missing data is no evidence, neither way
+
+    def _changed(self, obj: Object | None) -> str:
+        """Return who is not what this rollout saw first; a version should never change."""
+        if obj is None:
+            return ""
+        name, now = obj["metadata"]["name"], self._place.traffic.content(obj)
+        first = self._contents.setdefault(name, now)
+        return "" if now == first else f"somebody changed {name} ({first} to {now})"
 
     def close(self) -> None:
         """End the connections."""
@@ -128,12 +149,7 @@ class ObservedWorld:
     def _count(self, record: Record) -> Batch:
         versions = f"{record.candidate} {record.stable}"
         if versions not in self._counters:
-            self._counters[versions] = LiveCounters(
-                self._place.gateway,
-                self._place.name,
-                candidate=record.candidate,
-                stable=record.stable,
-            )
+            self._counters[versions] = self._place.counters(record.candidate, record.stable)
         before = (record.cursors or {}).get(LIVE)
         read = self._counters[versions].read(before)
         if before is not None and not _anything(read.candidate, read.stable):
@@ -160,7 +176,7 @@ class ObservedWorld:
         if versions not in self._replayers:
             place = self._place
             self._replayers[versions] = PairedReplayer(
-                Versions(place.gateway, place.name, record.candidate, record.stable),
+                Versions(place.doors, place.name, record.candidate, record.stable),
                 self._prompts,
                 seed=int(record.started_at),
                 load=self._load,

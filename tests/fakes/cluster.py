@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 
 from penstock.core.errors import Conflict
@@ -29,30 +30,37 @@ class MemoryCluster:
             return [copy.deepcopy(self._objects[key]) for key in sorted(self._objects)
                     if key[0] == kind]  # fmt: skip
 
-    def create(self, obj: Object) -> Object:
+    def create(self, obj: Object, *, dry_run: bool = False) -> Object:
         with self._changed:
             if _key(obj) in self._objects:
                 raise Conflict(f"{obj['kind']} {obj['metadata']['name']} exists already")
             new = {k: copy.deepcopy(v) for k, v in obj.items() if k != "status"}
-            new["metadata"]["generation"] = 1
-            return self._store(new)
+            new["metadata"] |= {"uid": str(uuid.uuid4()), "generation": 1}
+            return new if dry_run else self._store(new)
 
-    def replace(self, obj: Object) -> Object:
+    def replace(self, obj: Object, *, dry_run: bool = False) -> Object:
         with self._changed:
             current = self._current(obj)
             new = {k: copy.deepcopy(v) for k, v in obj.items() if k != "status"}
             if "status" in current:
                 new["status"] = current["status"]
             changed = new.get("spec") != current.get("spec")
-            new["metadata"]["generation"] = current["metadata"]["generation"] + changed
-            return self._store(new)
+            new["metadata"] |= {
+                "uid": current["metadata"]["uid"],
+                "generation": current["metadata"]["generation"] + changed,
+            }
+            return new if dry_run else self._store(new)
 
     def replace_status(self, obj: Object) -> Object:
         with self._changed:
             return self._store({**self._current(obj), "status": copy.deepcopy(obj["status"])})
 
-    def delete(self, kind: Kind, name: str) -> None:
+    def delete(
+        self, kind: Kind, name: str, *, read: Object | None = None, foreground: bool = False
+    ) -> None:
         with self._changed:
+            if read is not None and (kind, name) in self._objects:
+                self._current(read)
             found = self._objects.pop((kind, name), None)
             if found is not None:
                 self._version += 1
@@ -80,8 +88,12 @@ class MemoryCluster:
         current = self._objects.get(_key(obj))
         if current is None:
             raise Conflict(f"{obj['metadata']['name']} is gone")
-        if current["metadata"]["resourceVersion"] != obj["metadata"].get("resourceVersion"):
-            raise Conflict(f"{obj['metadata']['name']} is at version {_version(current)}")
+        read_at = obj["metadata"].get("resourceVersion")
+        if current["metadata"]["resourceVersion"] != read_at:
+            version = _version(current)
+            raise Conflict(
+                f"{obj['metadata']['name']} is at version {version}, it was read at {read_at}"
+            )
         return copy.deepcopy(current)
 
     def _store(self, obj: Object) -> Object:

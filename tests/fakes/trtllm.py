@@ -1,8 +1,9 @@
-"""quantize.py, trtllm-build and nvidia-smi that keep their contracts without a GPU.
+"""quantize.py, trtllm-build, trtllm-serve and nvidia-smi that keep their contracts without a GPU.
 
 Their options are those that TensorRT-LLM documents, unknown ones are refused as argparse does,
 and files have the names and keys of the real ones. `FAKE_TRTLLM` in the environment makes them
-misbehave: `crash`, `kill`, `full`, `hang`, `lie`, each optionally as `BEHAVIOUR:PROGRAM`.
+misbehave: `crash`, `kill`, `full`, `hang`, `lie`, each optionally as `BEHAVIOUR:PROGRAM`. What is
+served, `tests.fakes.trtllm_serve` says.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from components.trtllm.documented import BUILD, QFORMATS, QUANTIZE
+from components.trtllm.documented import BUILD, QFORMATS, QUANTIZE, SERVE
+from tests.fakes.trtllm_serve import serve
 
 H100 = "NVIDIA H100 80GB HBM3, 9.0, 580.65.06"
 _ENV = os.environ  # noqa: TID251 - a process of its own
@@ -37,7 +39,8 @@ def install(folder: Path) -> dict[str, str]:
     scripts = folder / "examples" / "quantization"
     programs.mkdir(parents=True)
     scripts.mkdir(parents=True)
-    for path in (programs / "trtllm-build", programs / "nvidia-smi", scripts / "quantize.py"):
+    names = ("trtllm-build", "trtllm-serve", "nvidia-smi")
+    for path in (*(programs / name for name in names), scripts / "quantize.py"):
         path.write_text(
             f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(_ROOT)!r})\n"
             f"from tests.fakes import trtllm\ntrtllm.main({path.stem!r}, {str(folder)!r})\n"
@@ -54,14 +57,17 @@ def main(program: str, folder: str) -> None:
     if program == "nvidia-smi":
         sys.stdout.write(_ENV["FAKE_GPUS"] + "\n")
         return
-    documented, run = (
-        (QUANTIZE.names, _quantize) if program == "quantize" else (BUILD.names, _build)
-    )
-    options = _options(sys.argv[1:], documented)
     with (Path(folder) / "ran").open("a") as ran:
         ran.write(f"{program} {os.getpid()}\n")
     behaviour, _, whose = _ENV.get("FAKE_TRTLLM", "").partition(":")
-    run(options, behaviour if whose in ("", program) else "")
+    behaviour = behaviour if whose in ("", program) else ""
+    match program:
+        case "quantize":
+            _quantize(_options(sys.argv[1:], QUANTIZE.names), behaviour)
+        case "trtllm-build":
+            _build(_options(sys.argv[1:], BUILD.names), behaviour)
+        case _:
+            serve(Path(sys.argv[1]), _options(sys.argv[2:], SERVE.names), behaviour)
 
 
 def _options(words: list[str], documented: frozenset[str]) -> dict[str, str]:

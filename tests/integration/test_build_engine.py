@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components.steps.build_engine import EXAMPLES, PYTHON
+from components.steps.engine_work import EXAMPLES, PYTHON
 from components.trtllm.cache import EngineCache
+from pipelines.steps import ENGINE_STEPS
+from serving.local.processes import born
 from tests.fakes import trtllm, trtllm_parent
+from tests.fakes.trtllm_bench import Bench
 
 pytestmark = pytest.mark.integration
-
-_RUN = """
-import sys, tempfile
-from kfp import local
-from pipelines.engine import engine
-local.init(
-    runner=local.SubprocessRunner(use_venv=False),
-    pipeline_root=sys.argv[1],
-    workspace_root=tempfile.mkdtemp(dir=sys.argv[2]),
-    raise_on_error=True,
-)
-engine(spec=sys.stdin.read())
-"""
-"""What pipelines.local does for the lifecycle."""
 
 
 class Node:
@@ -54,6 +44,13 @@ class Node:
             EXAMPLES: str(self.programs / "examples"),
         }
         source = trtllm_parent.make(root / "parent")
+        rows = [Bench.row(number) for number in range(200)]
+        evaluate = root / "evaluate.jsonl"
+        evaluate.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        right = {row["messages"][0]["content"]: row["answer"] for row in rows}
+        answers = root / "answers.json"
+        answers.write_text(json.dumps({"parent": right, "candidate": right}))
+        self.env["FAKE_ANSWERS"] = str(answers)
         self.spec = json.dumps(
             {
                 "name": "tiny",
@@ -61,6 +58,7 @@ class Node:
                 "runtime": "tensorrt-llm",
                 "hardware": {"accelerator": "nvidia-h100-80gb", "count": 2},
                 "engine": trtllm_parent.FITS | {"strategy": "engine"},
+                "data": {"evaluate": str(evaluate)},
             }
         )
 
@@ -72,7 +70,7 @@ class Node:
 
     def start(self, run_id: str, **env: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", _RUN, str(self.root / "artifacts" / run_id), str(self.root)],
+            [sys.executable, "-m", "pipelines.local"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -81,7 +79,9 @@ class Node:
             start_new_session=True,
         )
         assert process.stdin is not None
-        process.stdin.write(self.spec)
+        run_dir = str(self.home / "runs" / run_id)
+        request = {"pipeline": "engine", "run_dir": run_dir, "spec": self.spec}
+        process.stdin.write(json.dumps(request))
         process.stdin.close()
         process.stdin = None
         return process
@@ -105,6 +105,13 @@ class Node:
         process.communicate(timeout=20)
 
 
+def _until(done: Callable[[], bool]) -> None:
+    never, until = threading.Event(), time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < until, "it did not happen"
+        never.wait(0.05)
+
+
 def test_a_killed_build_goes_on_is_found_again_and_refused_elsewhere(tmp_path: Path) -> None:
     node = Node(tmp_path)
     node.kill_while("trtllm-build", node.start("killed", FAKE_TRTLLM="hang:trtllm-build"))
@@ -115,23 +122,36 @@ def test_a_killed_build_goes_on_is_found_again_and_refused_elsewhere(tmp_path: P
     code, record = node.run("resumed")
     assert (code, record["outcome"]) == (0, "done")
     assert [stage["output"] for stage in record["detail"]["stages"]] == ["engine"]
-    assert node.ran == {"quantize": 1, "trtllm-build": 2}
+    assert node.ran == {"quantize": 1, "trtllm-build": 2, "trtllm-serve": 2}
     (digest,) = cache.digests()
     cache.entry(digest).verify()
-    (artifact,) = (tmp_path / "artifacts/resumed").rglob("build-engine/engine")
+    (artifact,) = (node.home / "runs/resumed/artifacts").rglob("judge-engine/servable")
     assert json.loads(artifact.read_text())["key"] == record["detail"]["key"] == str(digest)
+    assert cache.entry(digest).servable
     steps = json.loads((node.home / "runs/resumed/summary.json").read_text())["steps"]
-    names = ["resolve", "pull", "scan", "plan_engine", "build_engine"]
-    assert [each["name"] for each in steps] == names
+    assert [each["name"] for each in steps] == list(ENGINE_STEPS)
 
-    shutil.rmtree(tmp_path / "artifacts")
     code, record = node.run("again")
     assert (code, record["outcome"], record["detail"]["reused"]) == (0, "reused", True)
-    assert node.ran == {"quantize": 1, "trtllm-build": 2}
+    assert node.ran == {"quantize": 1, "trtllm-build": 2, "trtllm-serve": 2}
 
     code, record = node.run("elsewhere", FAKE_GPUS="NVIDIA L4, 8.9, 580.65.06")
     assert (code != 0, record["failure"]["kind"]) == (True, "EngineRefused")
     assert "here is NVIDIA L4 (SM89)" in record["failure"]["message"]
-    assert node.ran == {"quantize": 1, "trtllm-build": 2}
+    assert node.ran == {"quantize": 1, "trtllm-build": 2, "trtllm-serve": 2}
     page = (node.home / "runs/elsewhere/report.html").read_text()
     assert "here is NVIDIA L4 (SM89)" in page
+
+
+def test_a_killed_judge_leaves_no_server_and_no_verdict(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.kill_while("trtllm-serve", node.start("killed", FAKE_TRTLLM="hang:trtllm-serve"))
+    (digest,) = EngineCache(node.home / "engines").digests()
+    assert EngineCache(node.home / "engines").entry(digest).verdict is None
+    (pid,) = [
+        int(w) for w in re.findall(r"trtllm-serve (\d+)", (node.programs / "ran").read_text())
+    ]
+    _until(lambda: born(pid) is None)
+    code, _ = node.run("again")
+    assert code == 0
+    assert EngineCache(node.home / "engines").entry(digest).servable

@@ -19,7 +19,7 @@ from penstock.core.identity import Digest
 from penstock.core.settings import Settings
 from penstock.core.spec import ModelSpec
 from serving.cluster import Object
-from serving.deploy import Deployed, deploy
+from serving.deploy import Deployed, Site, deploy
 from serving.headers import SERVICE
 from serving.local import lifecycle
 from serving.local.processes import Replicas
@@ -61,12 +61,8 @@ class Local:
         model = _spec(**spec)
         uri = f"file:///{folder}"
         objects = lifecycle.cluster(self.settings)
-        return deploy(
-            objects,
-            model,
-            Release(version, uri, ROOT),
-            observed=lambda: lifecycle.observed(self.settings, "m"),
-        )
+        site = Site(objects, lambda: lifecycle.observed(self.settings, "m"))
+        return deploy(site, model, Release(version, uri, ROOT))
 
     def ask(self, **body: object) -> httpx.Response:
         url = f"{lifecycle.url(self.settings)}/v1/chat/completions"

@@ -19,16 +19,18 @@ from penstock.core.identity import Digest
 from penstock.core.settings import Settings
 from penstock.core.spec import Margins, ModelSpec, Rollout
 from serving import controller as acting
-from serving.controller import Controller, record_of
-from serving.deploy import deploy, propose
+from serving.controller import Controller, FileLog, record_of
+from serving.deploy import Site, deploy, propose
+from serving.doors import GatewayDoors
 from serving.local import lifecycle
 from serving.manifests import Release
 from serving.rollout import events
 from serving.rollout.decide import Stay
 from serving.rollout.record import Record, first_record
-from serving.sources.local import log
+from serving.sources.live import LiveCounters
 from serving.sources.replay import Load, Prompt
 from serving.sources.world import ObservedWorld, Place
+from serving.traffic import LocalTraffic
 
 pytestmark = pytest.mark.integration
 
@@ -50,7 +52,7 @@ class Stage:
         with socket.create_server(("127.0.0.1", 0)) as unused:
             port = int(unused.getsockname()[1])
         self.settings = Settings(home=home, gateway_port=port)
-        self.log = log(self.settings)
+        self.log = FileLog(self.settings.cluster / "rollouts")
         self.cluster = lifecycle.cluster(self.settings)
 
     def up(self) -> None:
@@ -59,7 +61,7 @@ class Stage:
         lifecycle.up(self.settings, env, command)
         spec = _spec()
         release = Release(1, "file:///fast-one", ROOT)
-        deploy(self.cluster, spec, release, observed=self.routed)
+        deploy(Site(self.cluster, self.routed), spec, release)
 
     def routed(self) -> dict[str, int]:
         return lifecycle.observed(self.settings, "m")
@@ -78,7 +80,16 @@ class Stage:
 
     def drive(self, *, seconds: float = 60.0) -> Record:
         """Look until it is over."""
-        place = Place(self.cluster, lifecycle.url(self.settings), "m", self.routed)
+        place = Place(
+            self.cluster,
+            LocalTraffic(),
+            "m",
+            GatewayDoors(lifecycle.url(self.settings)),
+            self.routed,
+            lambda new, old: LiveCounters(
+                lifecycle.url(self.settings), "m", candidate=new, stable=old
+            ),
+        )
         world = ObservedWorld(place, POLICY, PROMPTS, Load(max_new_tokens=2), time.time)
         controller = Controller(self.cluster, self.log, world, "test")
         never, deadline = threading.Event(), time.monotonic() + seconds

@@ -5,22 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components.steps import build_engine as step
-from components.steps.context import Context
 from components.steps.context import step as framed
-from components.steps.engine_asked import asked, in_words_of_the_spec, recipe_for, trtllm_recipe
+from components.steps.engine_asked import asked, in_words_of_the_spec, recipe_for
 from components.trtllm import model as trtllm_model
 from components.trtllm import refusals
 from components.trtllm.cache import EngineCache
-from components.trtllm.model import Recipe
-from penstock.core.documents import parse_spec
 from penstock.core.errors import (
     BuildFailed,
     CheckpointBroken,
@@ -32,28 +27,18 @@ from penstock.core.errors import (
     RecipeImpossible,
     SpecError,
 )
-from penstock.core.identity import Digest, ModelRef
-from penstock.core.recipes import ModelOptFp8, ModelOptInt4Awq, parse_recipe, recipe_of
-from penstock.core.spec import ModelSpec
+from penstock.core.identity import Digest
+from penstock.core.recipes import recipe_of
 from registry.store import Store
 from tests.fakes import trtllm, trtllm_parent
+from tests.fakes.trtllm_bench import H100, Bench, spec_of
 
-H100, L4, B200, A100 = "nvidia-h100-80gb", "nvidia-l4", "nvidia-b200-180gb", "nvidia-a100-80gb"
-
-
-def _spec(**changes: Any) -> ModelSpec:
-    body: dict[str, Any] = {
-        "name": "tiny",
-        "source": "hf://acme/tiny@main",
-        "runtime": "tensorrt-llm",
-        "hardware": {"accelerator": H100},
-    }
-    return parse_spec(json.dumps(body | changes), where="spec")
+L4, B200, A100 = "nvidia-l4", "nvidia-b200-180gb", "nvidia-a100-80gb"
 
 
 def test_the_shape_is_the_specs_and_tensor_parallelism_what_is_left_of_the_gpus() -> None:
     hardware = {"accelerator": H100, "count": 8}
-    found = asked(_spec(hardware=hardware, engine={"pipeline_parallel": 2, "max_batch_size": 16}))
+    found = asked(spec_of(hardware=hardware, engine={"pipeline_parallel": 2, "max_batch_size": 16}))
     assert (found.shape.tp, found.shape.pp, found.shape.gpus) == (4, 2, 8)
     assert (found.shape.max_batch_size, found.shape.max_seq_len) == (16, 4096)
     assert (found.gpu.name, found.image.tag) == (H100, "1.2.1")
@@ -77,14 +62,14 @@ def test_what_cannot_be_built_is_refused_with_the_reason(
     changes: dict[str, Any], says: str
 ) -> None:
     with pytest.raises((ConfigurationError, RecipeImpossible), match=says) as raised:
-        asked(_spec(**changes))
+        asked(spec_of(**changes))
     assert raised.value.hint
 
 
 @pytest.mark.parametrize("image", ["nvcr.io/nvidia/tensorrt-llm/release", "a/b:latest", "a/b:1.2"])
-def test_an_image_without_an_exact_version_is_a_mistake_of_the_spec(image: str) -> None:
+def test_an_image_without_an_exact_version_is_a_mistake_of_thespec_of(image: str) -> None:
     with pytest.raises(SpecError, match=r"engine\.image"):
-        _spec(engine={"image": image})
+        spec_of(engine={"image": image})
 
 
 @pytest.mark.parametrize(
@@ -111,20 +96,21 @@ def test_a_recipe_of_another_producer_is_not_made_here() -> None:
         recipe_for((recipe_of("fp8-dynamic"),), H100, "1.3.0")
 
 
-def test_a_recipe_becomes_options_of_quantize_py() -> None:
-    assert trtllm_recipe(None, "") == Recipe()
-    assert trtllm_recipe(ModelOptFp8(kv_cache="fp8"), "/data") == Recipe(
-        "fp8", kv_dtype="fp8", calibration="/data", samples=128
-    )
-    assert trtllm_recipe(ModelOptInt4Awq(group_size=64), "").group_size == 64
-
-
 @pytest.mark.parametrize(
     "more", [{"ignore": ["lm_head", "*.down_proj"]}, {"calibration": {"length": 4096}}]
 )
-def test_what_quantize_py_has_no_option_for_is_refused(more: dict[str, Any]) -> None:
-    with pytest.raises(RecipeImpossible, match=r"quantize\.py"):
-        trtllm_recipe(parse_recipe({"scheme": "modelopt-fp8", **more}), "")
+def test_what_quantize_py_has_no_option_for_is_refused(bench: Bench, more: dict[str, Any]) -> None:
+    with pytest.raises(RecipeImpossible, match=r"quantize\.py") as raised:
+        bench.plan(precision=[{"scheme": "modelopt-fp8", **more}])
+    assert raised.value.hint.startswith("nearest: leave ")
+
+
+@pytest.mark.parametrize("changes", [{}, {"engine": trtllm_parent.FITS}, {"precision": "bf16"}])
+def test_what_could_not_be_judged_takes_no_gpu(bench: Bench, changes: dict[str, Any]) -> None:
+    bench.resolved = json.dumps({"data": {}})
+    with pytest.raises(DataRefused, match=r"data\.evaluate is not set"):
+        bench.plan(**changes)
+    assert bench.plan(engine=trtllm_parent.FITS, precision="bf16"), "nothing is changed there"
 
 
 def test_no_hint_names_an_option_of_the_command_line() -> None:
@@ -133,55 +119,9 @@ def test_no_hint_names_an_option_of_the_command_line() -> None:
     assert len(hints) >= 10
     for hint in hints:
         assert "--" not in in_words_of_the_spec(hint), hint
-    assert in_words_of_the_spec("nearest: --scheme int4_awq") == (
+    assert in_words_of_the_spec("nearest: --precision modelopt-int4-awq") == (
         "nearest: precision: modelopt-int4-awq"
     )
-
-
-class Bench:
-    """A home with a pulled checkpoint, and a node with the fake programs."""
-
-    def __init__(self, root: Path, *, quantized: bool = False, **config: Any) -> None:
-        self.programs = root / "programs"
-        self.home = root / "home"
-        self.env = trtllm.install(self.programs) | {
-            "PENSTOCK_HOME": str(self.home),
-            step.PYTHON: sys.executable,
-            step.EXAMPLES: str(self.programs / "examples"),
-        }
-        parent = trtllm_parent.make(root / "parent", **config)
-        if quantized:
-            trtllm_parent.quantize_by_modelopt(parent)
-        manifest = Store(self.home / "store").add(parent, ModelRef.parse("hf://acme/tiny@main"))
-        self.checkpoint = root / "manifest.json"
-        self.checkpoint.write_text(manifest.to_json())
-        self.resolved = json.dumps({"source": "hf://acme/tiny@main", "data": {}})
-        self.spec = {"engine": trtllm_parent.FITS | {"strategy": "engine"}}
-        self.out = root / "out.json"
-
-    @property
-    def ran(self) -> Counter[str]:
-        path = self.programs / "ran"
-        return Counter(line.split()[0] for line in path.read_text().splitlines() if line)
-
-    def plan(self, **changes: Any) -> tuple[str, str, str]:
-        spec = _spec(**{**self.spec, **changes}).to_json()
-        with framed("plan_engine", self.env) as context:
-            return step.plan_engine(context, spec, self.resolved, str(self.checkpoint))
-
-    def build(self, *, fault: str = "", **changes: Any) -> Context:
-        spec = _spec(**{**self.spec, **changes}).to_json()
-        env = self.env | ({"FAKE_TRTLLM": fault} if fault else {})
-        with framed("build_engine", env) as context:
-            step.build_engine(
-                context, env, spec, self.resolved, str(self.checkpoint), str(self.out)
-            )
-        return context
-
-    def record(self) -> dict[str, Any]:
-        path = self.home / "runs/adhoc/steps/build_engine.json"
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
 
 
 @pytest.fixture
@@ -223,7 +163,7 @@ def test_the_plan_says_what_the_pod_asks_for(bench: Bench) -> None:
     assert not (bench.programs / "ran").exists()
 
 
-def test_a_plan_that_is_impossible_is_told_in_the_words_of_the_spec(bench: Bench) -> None:
+def test_a_plan_that_is_impossible_is_told_in_the_words_of_thespec_of(bench: Bench) -> None:
     with pytest.raises(RecipeImpossible, match="256 positions") as raised:
         bench.plan(engine={})
     assert raised.value.hint == "nearest: engine.max_seq_len 256"
@@ -243,7 +183,7 @@ def test_a_parent_that_tensorrt_llm_reads_wrongly_is_not_built(tmp_path: Path) -
     ("env", "says"),
     [
         ({"FAKE_GPUS": "NVIDIA L4, 8.9, 580.65.06"}, r"\(SM90\), here is NVIDIA L4 \(SM89\)"),
-        ({"TRT_LLM_VERSION": "1.3.0"}, r"engine\.image has 1\.2\.1, here is 1\.3\.0"),
+        ({"TRT_LLM_VERSION": "1.3.0"}, r"it is for 1\.2\.1, here is 1\.3\.0"),
     ],
 )
 def test_another_node_is_refused_before_anything_runs(
@@ -322,7 +262,7 @@ def _calibrated(root: Path, answer: str = "that") -> tuple[Bench, dict[str, Any]
         "source": f"file://{root / 'parent'}",
     }
     with framed("resolve", bench.env) as context:
-        bench.resolved = step.resolve(context, _spec(**changes).to_json())
+        bench.resolved = step.resolve(context, spec_of(**changes).to_json())
     return bench, changes, prompts
 
 
@@ -346,5 +286,5 @@ def test_prompts_of_the_spec_calibrate_and_what_they_say_is_part_of_the_key(
 
 def test_what_is_impossible_is_refused_before_the_pull(bench: Bench) -> None:
     with pytest.raises(LifecycleError, match="nearest"), framed("resolve", bench.env) as context:
-        step.resolve(context, _spec(precision="int8").to_json())
+        step.resolve(context, spec_of(precision="int8").to_json())
     assert "nearest" in context.detail["refused"]

@@ -9,6 +9,7 @@ import yaml
 
 from components import images
 from pipelines.compile import PIPELINES, compile_text
+from pipelines.steps import ENGINE_STEPS
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +24,11 @@ def tasks(ir: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_the_build_runs_on_gpus_in_the_image_that_has_tensorrt_llm(ir: dict[str, Any]) -> None:
-    container = ir["deploymentSpec"]["executors"]["exec-build-engine"]["container"]
+@pytest.mark.parametrize("name", ["build", "judge"])
+def test_it_is_built_and_judged_on_gpus_in_the_image_that_has_tensorrt_llm(
+    ir: dict[str, Any], name: str
+) -> None:
+    container = ir["deploymentSpec"]["executors"][f"exec-{name}-engine"]["container"]
     assert container["image"] == images.TRTLLM
 
     def from_plan(name: str) -> str:
@@ -42,8 +46,9 @@ def test_the_build_runs_on_gpus_in_the_image_that_has_tensorrt_llm(ir: dict[str,
     }
 
 
-def test_it_waits_for_what_its_resources_come_from(tasks: dict[str, Any]) -> None:
-    build = tasks["build-engine"]
+@pytest.mark.parametrize("name", ["build", "judge"])
+def test_it_waits_for_what_its_resources_come_from(tasks: dict[str, Any], name: str) -> None:
+    build = tasks[f"{name}-engine"]
     producers = {
         source["taskOutputParameter"]["producerTask"]
         for source in build["inputs"]["parameters"].values()
@@ -59,7 +64,17 @@ def test_no_gpu_is_taken_for_what_was_not_scanned_and_planned(
     assert "scan" in tasks["plan-engine"]["dependentTasks"]
     executors = ir["deploymentSpec"]["executors"]
     asking = {name for name, each in executors.items() if "resources" in each["container"]}
-    assert asking == {"exec-build-engine"}
+    assert asking == {"exec-build-engine", "exec-judge-engine"}
+
+
+def test_what_is_judged_is_what_was_built(tasks: dict[str, Any]) -> None:
+    judged = tasks["judge-engine"]["inputs"]["artifacts"]["engine"]["taskOutputArtifact"]
+    assert judged == {"producerTask": "build-engine", "outputArtifactKey": "engine"}
+
+
+def test_the_steps_that_people_see_are_those_of_the_pipeline(tasks: dict[str, Any]) -> None:
+    shown = {name.replace("resolve-engine", "resolve").replace("-", "_") for name in tasks}
+    assert shown == set(ENGINE_STEPS)
 
 
 def test_it_concludes_however_it_ends(ir: dict[str, Any]) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from penstock.core.errors import Conflict, NotReady
+from penstock.core.errors import ConfigurationError, Conflict, NotReady
 from penstock.core.identity import Digest
-from penstock.core.spec import ModelSpec
+from penstock.core.spec import ModelSpec, Rollout
+from serving import controller as acting
 from serving.cluster import Kind, Object
-from serving.deploy import Deployed, deploy
+from serving.deploy import Deployed, Site, deploy, propose, revert
 from serving.manifests import Release, inference_service, weights_of
+from serving.rollout.record import first_record
 from tests.fakes.cluster import MemoryCluster
+from tests.fakes.world import StreamWorld
 
 SPEC = ModelSpec.model_validate(
     {"name": "m", "source": "hf://a/b", "rollout": {"ready_timeout_s": 1}}
@@ -26,24 +31,26 @@ class World(MemoryCluster):
         self.happened: list[str] = []
         self.conflicts = 0
 
-    def create(self, obj: Object) -> Object:
-        made = super().create(obj)
+    def create(self, obj: Object, *, dry_run: bool = False) -> Object:
+        made = super().create(obj, dry_run=dry_run)
         self.happened.append(f"create {obj['metadata']['name']}")
         if obj["kind"] == "InferenceService":
             condition = {"type": "Ready", "status": str(self.starts), "message": "out of memory"}
             made = self.replace_status({**made, "status": {"conditions": [condition]}})
         return made
 
-    def replace(self, obj: Object) -> Object:
+    def replace(self, obj: Object, *, dry_run: bool = False) -> Object:
         if self.conflicts:
             self.conflicts -= 1
             raise Conflict("somebody was faster")
         self.happened.append(f"replace {obj['metadata']['name']}")
-        return super().replace(obj)
+        return super().replace(obj, dry_run=dry_run)
 
-    def delete(self, kind: Kind, name: str) -> None:
+    def delete(
+        self, kind: Kind, name: str, *, read: Object | None = None, foreground: bool = False
+    ) -> None:
         self.happened.append(f"delete {name}")
-        super().delete(kind, name)
+        super().delete(kind, name, read=read, foreground=foreground)
 
     def routed(self) -> dict[str, int]:
         found = self.get("HTTPRoute", "m")
@@ -51,7 +58,7 @@ class World(MemoryCluster):
 
     def deploy(self, version: int) -> Deployed:
         release = Release(version, "file:///x", Digest.of(b"x"))
-        return deploy(self, SPEC, release, observed=self.routed)
+        return deploy(Site(self, self.routed), SPEC, release)
 
 
 def test_the_first_version_gets_all_traffic() -> None:
@@ -121,6 +128,59 @@ def test_other_models_are_left_alone() -> None:
     world.deploy(1)
     other = SPEC.model_copy(update={"name": "other"})
     release = Release(1, "file:///y", Digest.of(b"y"))
-    deploy(world, other, release, observed=lambda: {"other-v1": 100})
+    deploy(Site(world, lambda: {"other-v1": 100}), other, release)
     assert world.routed() == {"m-v1": 100}
     assert len(world.list("InferenceService")) == 2
+
+
+def _promoted(folder: Path) -> World:
+    """Return a world in which version 2 was promoted by evidence, and version 1 removed."""
+    world = World()
+    world.deploy(1)
+    release = Release(2, "file:///two", Digest.of(b"two"))
+    propose(world, SPEC, release)
+    policy = Rollout(soak_s=0.0)
+    seen, log = StreamWorld(world, pairs=600, requests=4000), acting.FileLog(folder)
+    acting.begin(world, log, "m", first_record("m-v2", "m-v1", policy, seen.now), policy)
+    owner = acting.Controller(world, log, seen, "one")
+    while world.get("InferenceService", "m-v1") is not None:
+        owner.look("m")
+        seen.now += 1.0
+    return world
+
+
+def test_a_promotion_is_reverted_from_its_snapshot_and_back(tmp_path: Path) -> None:
+    world = _promoted(tmp_path)
+    first = inference_service(SPEC, Release(1, "file:///x", Digest.of(b"x")))
+    world.happened.clear()
+    done = revert(Site(world, world.routed), "m", 1.0)
+    assert (done.service, done.replaced) == ("m-v1", ("m-v2",))
+    assert world.happened == ["create m-v1", "replace m", "delete m-v2"]
+    again = world.get("InferenceService", "m-v1")
+    assert again is not None
+    assert again["spec"] == first["spec"]
+    assert again["metadata"]["annotations"] == first["metadata"]["annotations"]
+    assert revert(Site(world, world.routed), "m", 1.0).service == "m-v2"
+    assert world.routed() == {"m-v2": 100}
+
+
+def test_a_version_before_that_does_not_start_changes_nothing(tmp_path: Path) -> None:
+    world = _promoted(tmp_path)
+    world.starts = False
+    with pytest.raises(NotReady, match="out of memory"):
+        revert(Site(world, world.routed), "m", 1.0)
+    assert world.routed() == {"m-v2": 100}
+    assert [o["metadata"]["name"] for o in world.list("InferenceService")] == ["m-v2"]
+
+
+def test_where_nothing_was_promoted_there_is_nothing_to_revert_to(tmp_path: Path) -> None:
+    world = World()
+    world.deploy(1)
+    with pytest.raises(ConfigurationError, match="nothing was promoted"):
+        revert(Site(world, world.routed), "m", 1.0)
+    policy = Rollout()
+    first = first_record("m-v2", "m-v1", policy, 0.0)
+    acting.begin(world, acting.FileLog(tmp_path), "m", first, policy)
+    with pytest.raises(ConfigurationError, match="goes on") as problem:
+        revert(Site(world, world.routed), "m", 1.0)
+    assert problem.value.hint == "penstock rollout rollback m"

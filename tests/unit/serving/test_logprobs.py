@@ -11,7 +11,7 @@ import pytest
 
 from penstock.core.errors import NotReady, ServingError
 from serving.completer import Message
-from serving.logprobs import LogprobEndpoint, ToldAnswer
+from serving.logprobs import LogprobEndpoint, Position, ReadAnswer, ToldAnswer
 
 ASK: list[Message] = [{"role": "user", "content": "hi"}]
 
@@ -121,3 +121,97 @@ def test_nobody_there_and_a_broken_connection_are_ours() -> None:
         ask(refuse)
     with pytest.raises(ServingError, match="ReadError"):
         ask(cut)
+
+
+def reader(**more: Any) -> Callable[[httpx.Request], httpx.Response]:
+    """Answer as vLLM does: the prompt is tokens 1, 2, 3; with an answer, 4 and 5 in place of 3."""
+    nothing = {"usage": {}, "choices": [{"message": {"content": "x"}}]}
+    each = {"4": {"logprob": -0.5, "rank": 1}, "9": {"logprob": -1.5, "rank": 2}}
+    rare = {"5": {"logprob": -7.5, "rank": 80}, "4": {"logprob": -0.1, "rank": 1}}
+    whole = {"prompt_token_ids": [1, 2, 4, 5], "prompt_logprobs": [None, each, each, rare]}
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked = json.loads(request.content)
+        short = {"prompt_token_ids": [1, 2, 3]}
+        told = {**whole, **more} if "prompt_logprobs" in asked else short
+        return httpx.Response(200, json={**nothing, **told})
+
+    return handler
+
+
+def read(handler: Callable[[httpx.Request], httpx.Response]) -> list[ReadAnswer] | None:
+    endpoint = LogprobEndpoint("http://m", "m", transport=httpx.MockTransport(handler))
+    try:
+        return endpoint.read([(ASK, "ho"), (ASK, "ho")], alternatives=2)
+    finally:
+        endpoint.close()
+
+
+def test_given_answers_are_read_from_where_they_differ_from_the_prompt() -> None:
+    found = read(reader())
+    assert found is not None
+    assert len(found) == 2
+    assert found[0] == ReadAnswer(
+        (
+            Position(b"4", -0.5, {b"4": -0.5, b"9": -1.5}),
+            Position(b"5", -7.5, {b"5": -7.5, b"4": -0.1}),
+        )
+    )
+
+
+def test_it_is_made_to_say_the_answer_as_documented() -> None:
+    seen: list[dict[str, Any]] = []
+    answers = reader()
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(json.loads(request.content))
+        return answers(request)
+
+    assert read(handler)
+    common = {"model": "m", "max_tokens": 1, "temperature": 0, "return_token_ids": True}
+    assert seen[0] == {**common, "messages": ASK}
+    assert seen[1] == {
+        **common,
+        "messages": [*ASK, {"role": "assistant", "content": "ho"}],
+        "add_generation_prompt": False,
+        "continue_final_message": True,
+        "prompt_logprobs": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        replying(json=body([])),
+        replying(400, json={"error": {"message": "unknown field"}}),
+        replying(422),
+        replying(text="<html>"),
+        reader(prompt_logprobs=None),
+        reader(prompt_token_ids=None),
+    ],
+)
+def test_many_endpoints_do_not_tell_what_they_read(
+    handler: Callable[[httpx.Request], httpx.Response],
+) -> None:
+    assert read(handler) is None
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        reader(prompt_logprobs=[None, {}]),
+        reader(prompt_logprobs=[None, {}, {}, {}]),
+        reader(prompt_logprobs=[None, 3, 3, 3]),
+        reader(prompt_token_ids=[1, 2, 3], prompt_logprobs=[None, {}, {}]),
+    ],
+)
+def test_what_is_told_and_not_understood_is_an_error(
+    handler: Callable[[httpx.Request], httpx.Response],
+) -> None:
+    with pytest.raises(ServingError, match="prompt_logprobs are not understood"):
+        read(handler)
+
+
+def test_an_endpoint_that_breaks_while_it_reads_is_an_error() -> None:
+    with pytest.raises(ServingError, match="HTTP 500"):
+        read(replying(500, text="out of memory"))

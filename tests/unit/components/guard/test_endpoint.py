@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.guard.endpoint import distance, distances, divergence
-from serving.logprobs import Position, ToldAnswer
+from components.guard.endpoint import (
+    distance,
+    distances,
+    divergence,
+    read_distance,
+    read_distances,
+)
+from penstock.core.errors import CheckpointBroken
+from serving.logprobs import Position, ReadAnswer, ToldAnswer
 
 Chances = dict[bytes, float]
 
@@ -85,3 +92,32 @@ def test_an_answer_that_ends_early_leaves_the_rest_uncompared() -> None:
 def test_as_many_answers_are_needed_from_both() -> None:
     with pytest.raises(ValueError, match="zip"):
         distances([answer()], [])
+
+
+def test_answers_that_both_were_made_to_say_are_compared_to_their_end() -> None:
+    parent = ReadAnswer(
+        (position(b"1", {b"1": 0.7, b"2": 0.3}), position(b"2", {b"1": 0.6, b"2": 0.4}))
+    )
+    new = ReadAnswer(
+        (position(b"1", {b"1": 0.4, b"2": 0.6}), position(b"2", {b"1": 0.9, b"2": 0.1}))
+    )
+    found = read_distance(parent, new)
+    assert found.kl == pytest.approx(
+        (
+            0.7 * math.log(0.7 / 0.4) + 0.3 * math.log(0.3 / 0.6),
+            0.6 * math.log(0.6 / 0.9) + 0.4 * math.log(0.4 / 0.1),
+        ),
+        abs=1e-4,
+    )
+    assert found.log_ratio == pytest.approx(math.log(0.7 / 0.4) + math.log(0.4 / 0.1))
+    assert (found.same_top, found.not_compared) == (1, 0)
+    assert read_distances([parent], [parent])[0].log_ratio == 0
+
+
+def test_other_tokens_for_the_same_answer_are_a_broken_checkpoint() -> None:
+    one = ReadAnswer((position(b"1", {b"1": 0.7, b"2": 0.3}),))
+    other = ReadAnswer((position(b"2", {b"1": 0.7, b"2": 0.3}),))
+    with pytest.raises(CheckpointBroken, match="other tokens than its parent"):
+        read_distance(one, other)
+    with pytest.raises(CheckpointBroken):
+        read_distance(one, ReadAnswer(one.positions * 2))

@@ -35,7 +35,7 @@ def test_few_items_do_not_suffice_and_how_many_would_is_told() -> None:
     assert found.outcome == "insufficient"
     assert found.power == 0.0
     assert "100 items can exclude a loss of 2.63%, not of 1.50%" in found.reason
-    assert "with 225 items one of 80%" in found.reason
+    assert "with 225 items one of 95%" in found.reason
     assert judge(answered(225), margin=0.015).outcome == "accept"
 
 
@@ -95,7 +95,7 @@ def test_power_without_changes_is_all_or_nothing() -> None:
 def test_the_items_needed_give_the_power_wanted() -> None:
     needed = items_needed(300, 6, 0.015)
     assert needed is not None
-    assert power(needed, round(6 * needed / 300), 0.015) >= 0.8
+    assert power(needed, round(6 * needed / 300), 0.015) >= 0.95
     assert items_needed(10, 10, 0.0001) is None
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +110,46 @@ def test_an_interrupted_caller_takes_its_worker_along() -> None:
         run({"parent": "."}, interrupt, worker=(FAKE, "wait"))
     with pytest.raises(ProcessLookupError):
         os.kill(seen[0], 0)
+
+
+_CALLER = """
+import sys
+from pathlib import Path
+from components.quantization.fit import Machine
+from components.quantization.produce import produce
+from penstock.core.recipes import Fp8Dynamic
+
+def tell(done, total, what):
+    if what.isdigit():
+        print(what, flush=True)
+
+machine = Machine(1 << 40, worker=(sys.argv[1], "wait"))
+produce(Path(sys.argv[2]), Fp8Dynamic(), Path(sys.argv[3]), [], tell, machine=machine)
+"""
+
+
+def test_what_a_killed_caller_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    parent, target = make_parent(tmp_path / "parent"), tmp_path / "made" / "fp8"
+    arguments = [sys.executable, "-c", _CALLER, FAKE, str(parent), str(target)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as caller:
+        assert caller.stdout is not None
+        assert caller.stdout.readline(), "the worker is at work"
+        caller.send_signal(signal.SIGKILL)
+    left = list(target.parent.iterdir())
+    assert [path.name[:5] for path in left] == [".fp8."]
+    with pytest.raises(CheckpointBroken):  # this one does not come far either, but it cleans up
+        produce(parent, Fp8Dynamic(), target, [], ignore, machine=machine("lie"))
+    assert list(target.parent.iterdir()) == []
+
+
+def test_progress_bars_stay_out_of_the_workers_log() -> None:
+    bar = "from tqdm import tqdm; assert list(tqdm(range(3), disable=False)) == [0, 1, 2]"
+    silence = "from components.quantization import worker; worker._no_bars(); "
+    for begin, silent in (("", False), (silence, True)):
+        ran = subprocess.run(
+            [sys.executable, "-c", begin + bar], capture_output=True, text=True, check=True
+        )
+        assert (ran.stderr == "") is silent
 
 
 def test_sensitivities_are_measured_per_group_of_layers_that_engines_fuse(tmp_path: Path) -> None:

@@ -9,9 +9,17 @@ from typing import Any
 
 from components.trtllm.documented import ENGINE_IMAGE
 from components.trtllm.key import BuildKey, Node, Runtime, key_of
-from components.trtllm.model import ModelFacts, Recipe, RuntimeImage, Shape, accelerator, facts_of
-from components.trtllm.plan import Build, Places
+from components.trtllm.model import (
+    Build,
+    ModelFacts,
+    RuntimeImage,
+    Shape,
+    accelerator,
+    facts_of,
+)
+from components.trtllm.plan import Places
 from penstock.core.identity import Digest
+from penstock.core.recipes import ModelOptFp8
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -35,7 +43,7 @@ def build(**changes: Any) -> Build:
     base = Build(
         strategy="engine",
         model=FACTS,
-        recipe=Recipe("fp8"),
+        recipe=ModelOptFp8(),
         shape=shape,
         image=RuntimeImage.parse(ENGINE_IMAGE),
         gpu=accelerator("H100"),

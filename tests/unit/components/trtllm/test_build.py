@@ -22,7 +22,6 @@ from components.trtllm.build import Parent, produce, work_folder
 from components.trtllm.builder import Builder, in_environment, node_here, refuse_absent
 from components.trtllm.cache import EngineCache, Entry, Unfinished, read_entry
 from components.trtllm.key import BuildKey
-from components.trtllm.model import Recipe
 from components.trtllm.plan import Places, Plan, plan
 from penstock.core.errors import (
     BuildFailed,
@@ -129,7 +128,7 @@ def test_an_exported_checkpoint_has_the_parents_tokenizer_and_template(bench: Be
 
 
 def test_a_checkpoint_that_stays_as_it_is_gets_its_config_only(bench: Bench) -> None:
-    entry = bench.build(strategy="checkpoint", recipe=Recipe())
+    entry = bench.build(strategy="checkpoint", recipe=None)
     assert {p.name for p in entry.files.iterdir()} == {"extra_llm_args.yaml", "serve.json"}
     assert bench.ran == Counter()
 
@@ -285,7 +284,7 @@ def test_a_disk_that_fills_while_publishing_leaves_nothing_half_written(bench: B
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # less than the YAML for the server
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         try:
-            bench.build(strategy="checkpoint", recipe=Recipe())
+            bench.build(strategy="checkpoint", recipe=None)
         except DiskFull:
             os._exit(5)
         os._exit(1)
@@ -296,7 +295,7 @@ def test_a_disk_that_fills_while_publishing_leaves_nothing_half_written(bench: B
     assert process.exitcode == 5
     assert bench.cache.digests() == []
     assert list(bench.cache.root.glob(".new-*")) == []
-    bench.build(strategy="checkpoint", recipe=Recipe()).verify()
+    bench.build(strategy="checkpoint", recipe=None).verify()
 
 
 @pytest.mark.parametrize("after_s", [0.03, 0.1, 0.17])

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.trtllm.key import BuildKey, key_of, mismatch, refuse_mismatch
-from components.trtllm.model import Recipe, RuntimeImage, Shape
+from components.trtllm.model import RuntimeImage, Shape
 from penstock.core.errors import ConfigurationError, EngineRefused
 from penstock.core.identity import Digest
+from penstock.core.recipes import Calibration, ModelOptFp8
 from tests.unit.components.trtllm.cases import NODE, WEIGHTS, build, key, runtime
 
 _OTHERS: list[dict[str, Any]] = [
@@ -59,7 +60,7 @@ def test_a_key_is_read_as_it_was_written(one: dict[str, Any], two: dict[str, Any
 def test_a_key_stays_the_same_over_releases() -> None:
     body = json.loads(key().to_json())
     assert key().to_json() == json.dumps(body, sort_keys=True, separators=(",", ":"))
-    assert key().digest.short == "16eff1fdeb8a"
+    assert key().digest.short == "eb37228e6023"
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"node": 1}'])
@@ -107,7 +108,8 @@ def test_a_checkpoint_runs_on_every_gpu_that_has_its_precision() -> None:
     assert checkpoint.node is None
     assert checkpoint == key_of(build(strategy="checkpoint"), WEIGHTS, None)
     assert mismatch(checkpoint, runtime(sm=89, driver=570)) == []
-    assert mismatch(checkpoint, runtime(sm=80)) == ["GPU: fp8 needs SM89 or later, this is SM80"]
+    (why,) = mismatch(checkpoint, runtime(gpu="NVIDIA A100-SXM4-80GB", sm=80))
+    assert why.startswith("GPU: modelopt-fp8: FP8 arithmetic needs SM 89")
     assert mismatch(checkpoint, replace(runtime(), version="1.3.0", image="x"))
 
 
@@ -116,7 +118,11 @@ def test_an_engine_has_no_key_without_its_node() -> None:
         key_of(build(), WEIGHTS, None)
 
 
-def test_a_recipe_document_may_identify_the_recipe() -> None:
-    document = Digest.of(b"recipe: fp8")
-    assert key_of(build(), WEIGHTS, NODE, document).recipe == document
-    assert key(recipe=Recipe("fp8", samples=64)) != key()
+def test_the_recipe_and_what_calibrated_it_are_part_of_the_key() -> None:
+    fewer = key(recipe=ModelOptFp8(calibration=Calibration(samples=64)))
+    assert len({each.recipe for each in (key(), fewer, key(calibration="mine"))}) == 3
+    prompts = Digest.of(b"prompts")
+    here, there = (key_of(build(calibration=at), WEIGHTS, NODE, prompts) for at in ("/a", "/b"))
+    assert here == there != key(calibration="/a")
+    nothing = [key(recipe=None, calibration=at).recipe for at in ("/a", "/b")]
+    assert nothing[0] == nothing[1]

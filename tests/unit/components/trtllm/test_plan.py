@@ -10,18 +10,29 @@ from hypothesis import strategies as st
 
 from components.trtllm import documented
 from components.trtllm.model import (
-    SCHEMES,
-    Recipe,
+    SCHEME_OF,
+    Build,
     RuntimeImage,
     Shape,
     Strategy,
     accelerator,
     facts_of,
 )
-from components.trtllm.plan import SERVE_CONFIG, Build, Plan, plan
+from components.trtllm.plan import SERVE_CONFIG, Plan, plan
 from penstock.core.errors import RecipeImpossible
+from penstock.core.recipes import (
+    DEFAULTS,
+    Calibration,
+    ModelOptFp8,
+    ModelOptInt4Awq,
+    ModelOptNvfp4,
+    Recipe,
+    parse_recipe,
+)
 from tests.unit.components.trtllm.cases import CONFIG, FACTS, PLACES, build
 
+_B200 = accelerator("B200")
+_INT4 = ModelOptInt4Awq()
 _SERVES = RuntimeImage.parse("nvcr.io/nvidia/tensorrt-llm/release:1.3.0rc5")
 
 
@@ -41,14 +52,14 @@ def _planned(wanted: Build) -> Plan | None:
 
 
 def test_an_engine_is_converted_then_built_then_served() -> None:
-    made = plan(build(recipe=Recipe("fp8", kv_dtype="fp8"), tp=2), PLACES)
+    made = plan(build(recipe=ModelOptFp8(kv_cache="fp8"), tp=2), PLACES)
     convert, make = made.stages
     assert convert.argv == (
         "/usr/bin/python3",
         "/app/tensorrt_llm/examples/quantization/quantize.py",
         *("--model_dir", "/in", "--output_dir", "/build/trtllm_checkpoint"),
         *("--dtype", "bfloat16", "--qformat", "fp8"),
-        *("--calib_dataset", "cnn_dailymail", "--calib_size", "512", "--kv_cache_dtype", "fp8"),
+        *("--calib_dataset", "cnn_dailymail", "--calib_size", "128", "--kv_cache_dtype", "fp8"),
         *("--export_format", "tensorrt_llm", "--tp_size", "2", "--pp_size", "1"),
     )
     assert make.argv == (
@@ -69,11 +80,12 @@ def test_an_engine_is_converted_then_built_then_served() -> None:
 
 
 def test_a_checkpoint_is_exported_then_served_by_the_pytorch_backend() -> None:
-    recipe = Recipe("int4_awq", kv_dtype="fp8", samples=32)
-    made = plan(build(strategy="checkpoint", recipe=recipe, image=_SERVES), PLACES)
+    recipe = ModelOptNvfp4(kv_cache="fp8", calibration=Calibration(samples=32))
+    made = plan(build(strategy="checkpoint", recipe=recipe, image=_SERVES, gpu=_B200), PLACES)
     (export,) = made.stages
     assert export.argv[-2:] == ("--export_format", "hf")
-    assert ("--awq_block_size", "128") in itertools.pairwise(export.argv)
+    assert ("--calib_size", "32") in itertools.pairwise(export.argv)
+    assert "--awq_block_size" not in export.argv
     assert made.serve[:2] == ("trtllm-serve", "/mnt/engine/checkpoint")
     assert "--backend" not in made.serve  # the default, and deprecated from 1.3 on
     assert yaml.safe_load(made.files[SERVE_CONFIG]) == {
@@ -92,25 +104,30 @@ def test_a_checkpoint_is_exported_then_served_by_the_pytorch_backend() -> None:
 @pytest.mark.parametrize("quantized", [None, "fp8"])
 def test_a_checkpoint_that_stays_as_it_is_needs_no_command(quantized: Any) -> None:
     model = facts_of(CONFIG, 16_000_000_000, quantized and {"quantization": {"quant_algo": "FP8"}})
-    made = plan(build(strategy="checkpoint", model=model, recipe=Recipe()), PLACES)
+    made = plan(build(strategy="checkpoint", model=model, recipe=None), PLACES)
     assert made.stages == ()
     assert made.serve[1] == "/mnt/models"
 
 
+def _with(name: str, more: dict[str, Any]) -> Recipe:
+    fields = type(DEFAULTS[name]).model_fields
+    return parse_recipe({"scheme": name, **{k: v for k, v in more.items() if k in fields}})
+
+
 @given(
     strategy=st.sampled_from(["checkpoint", "engine"]),
-    scheme=st.sampled_from(SCHEMES),
-    kv_dtype=st.sampled_from(["auto", "fp8"]),
+    name=st.sampled_from([None, *SCHEME_OF]),
+    more=st.sampled_from([{}, {"kv_cache": "fp8"}, {"group_size": 64}]),
     gpu=st.sampled_from(["nvidia-a100-80gb", "L40S", "H100", "B200"]),
     tp=st.sampled_from([1, 2, 4, 8]),
     tokens=st.sampled_from([1024, 8192]),
 )
 def test_every_name_that_is_written_is_documented(
-    strategy: Strategy, scheme: Any, kv_dtype: Any, gpu: str, tp: int, tokens: int
+    strategy: Strategy, name: str | None, more: dict[str, Any], gpu: str, tp: int, tokens: int
 ) -> None:
     wanted = build(
         strategy=strategy,
-        recipe=Recipe(scheme, kv_dtype=kv_dtype),
+        recipe=None if name is None else _with(name, more),
         gpu=accelerator(gpu),
         tp=tp,
         max_num_tokens=tokens,
@@ -175,21 +192,20 @@ _QUANTIZED = facts_of(CONFIG, 9_000_000_000, {"quantization": {"quant_algo": "FP
         ({"tp": 5, "model": _TWO_KV}, "2 key-value", "--tp 4"),
         ({"pp": 33}, "more than 32 layers", "--pp 32"),
         ({"tp": 8, "pp": 2}, "16 GPUs; one node has 8", "--tp 8 --pp 1"),
-        ({"gpu": accelerator("nvidia-a100-80gb")}, "needs SM89", "--scheme int4_awq"),
-        ({"recipe": Recipe("nvfp4")}, "needs SM100", "--scheme fp8"),
+        ({"gpu": accelerator("nvidia-a100-80gb")}, "needs SM 89", "--precision modelopt-int4-awq"),
+        ({"recipe": ModelOptNvfp4()}, "needs SM 100", "--precision modelopt-fp8"),
         (
-            {"recipe": Recipe("int4_awq"), "gpu": accelerator("B200")},
-            "SM80 to SM90",
-            "--scheme fp8",
+            {"recipe": _INT4, "gpu": _B200},
+            "SM 80 to 90",
+            "--precision modelopt-fp8",
         ),
-        ({"recipe": Recipe("int4_awq", group_size=96)}, "groups of 96", "--group-size 128"),
-        ({"recipe": Recipe("int4_awq"), "model": _ODD}, "groups of 128", "--group-size 64"),
-        ({"recipe": Recipe("int4_awq"), "model": _ODD, "tp": 2}, "over 2 GPUs", "--scheme fp8"),
+        ({"recipe": _INT4, "model": _ODD}, "groups of 128", "group_size 64"),
+        ({"recipe": _INT4, "model": _ODD, "tp": 2}, "over 2 GPUs", "--precision modelopt-fp8"),
         ({"model": _QUANTIZED}, "fp8 already", "--strategy checkpoint"),
         (
-            {"model": _QUANTIZED, "strategy": "checkpoint", "recipe": Recipe("int4_awq")},
+            {"model": _QUANTIZED, "strategy": "checkpoint", "recipe": _INT4},
             "cannot become int4_awq",
-            "--scheme none",
+            "--precision bf16",
         ),
     ],
 )

@@ -52,7 +52,7 @@ def _refused(result: Result) -> LifecycleError:
     return result.exception
 
 
-_ENGINE = ("--strategy", "engine", "--scheme", "fp8", "--output", "json")
+_ENGINE = ("--strategy", "engine", "--precision", "modelopt-fp8", "--output", "json")
 
 
 def test_an_engine_is_built_listed_and_verified(home: Path) -> None:
@@ -77,13 +77,13 @@ def test_a_checkpoint_is_the_default_and_needs_no_driver(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_GPUS", "")
-    result = _build(home, "--scheme", "int4_awq")
+    result = _build(home, "--precision", "modelopt-int4-awq")
     assert result.exit_code == 0, result.output
-    assert "serve it: trtllm-serve /mnt/engine/checkpoint" in result.stdout
+    assert "served by: trtllm-serve /mnt/engine/checkpoint" in result.stdout
     assert _call("verify", "sha256:", "--gpu", "L4").exit_code == 0
     refused = _refused(_call("verify", "sha256:", "--gpu", "B200"))
     assert (type(refused), refused.exit_code) == (EngineRefused, 7)
-    assert "int4_awq runs on SM80 to SM90" in str(refused)
+    assert "no INT4 AWQ kernels for Blackwell" in str(refused)
 
 
 def test_a_dry_run_prints_everything_and_writes_nothing(
@@ -114,9 +114,9 @@ def test_without_the_image_it_says_where_to_run(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--gpu", "L4"), "is SM89; this node has NVIDIA H100"),
+        (("--gpu", "L4"), "(SM89), here is NVIDIA H100"),
         (("--driver", "570"), "this node has 580"),
-        (("--image", "nvcr.io/nvidia/tensorrt-llm/release:1.2.0"), "is TensorRT-LLM 1.2.1"),
+        (("--image", "nvcr.io/nvidia/tensorrt-llm/release:1.2.0"), "for 1.2.0, here is 1.2.1"),
     ],
 )
 def test_an_engine_is_built_only_for_the_node_it_is_built_on(
@@ -124,7 +124,8 @@ def test_an_engine_is_built_only_for_the_node_it_is_built_on(
 ) -> None:
     monkeypatch.setenv("TRT_LLM_VERSION", "1.2.1")
     problem = _refused(_build(home, *_ENGINE, *words))
-    assert (type(problem), said in str(problem)) == (ConfigurationError, True), problem
+    assert isinstance(problem, ConfigurationError | EngineRefused)
+    assert said in str(problem)
 
 
 def test_an_engine_of_another_driver_is_refused_with_the_difference(home: Path) -> None:

@@ -27,6 +27,7 @@ from serving.local.objects import SqliteCluster
 from serving.rollout import events
 from serving.rollout.judge import Judge
 from serving.rollout.record import Command, Doubt, Phase, Record, first_record
+from serving.targets.local import LocalTarget
 from tests.fakes.world import CANDIDATE, NAME, STABLE, StreamWorld, services
 
 POLICY = Rollout(soak_s=2.0)
@@ -121,7 +122,7 @@ def test_a_home_without_rollouts(home: Path) -> None:
 def test_an_unknown_name_is_told_which_there_are(stage: Stage, words: tuple[str, ...]) -> None:
     problem = refused(*words)
     assert problem.exit_code == 2
-    assert str(problem) == "no rollout of 'x' on this machine; there are: m"
+    assert str(problem) == "no rollout of 'x' there; there are: m"
 
 
 def test_status_tells_evidence_deadline_and_owner(stage: Stage) -> None:
@@ -168,7 +169,7 @@ def test_status_when_it_is_over(stage: Stage) -> None:
 
 
 def test_every_state_has_a_next_step_and_most_a_deadline(stage: Stage) -> None:
-    state = view.read(Settings(home=Path(stage.log.folder).parents[1]), NAME)
+    state = view.read(LocalTarget(Settings(home=Path(stage.log.folder).parents[1])), NAME)
     left = {}
     for phase in get_args(Phase):
         for held in get_args(Doubt):
@@ -363,7 +364,9 @@ def test_watching_tells_every_change_once(stage: Stage, home: Path) -> None:
 
     settings = Settings(home=home, gateway_port=1)
     last = watching.follow(
-        lambda: view.read(settings, NAME), lambda _state, new: changes.extend(new), wait=wait
+        lambda: view.read(LocalTarget(settings), NAME),
+        lambda _state, new: changes.extend(new),
+        wait=wait,
     )
     assert last.record.phase == "promoted"
     assert [line.split(" ", 1)[1].partition(":")[0] for line in changes] == [
@@ -380,7 +383,7 @@ def test_the_terminal_shows_evidence_against_its_bounds(stage: Stage, home: Path
         stage.run(lambda r: r.phase == "shadow")
         for _ in range(3):
             stage.look()
-            state = view.read(settings, NAME)
+            state = view.read(LocalTarget(settings), NAME)
             show(replace(state, routed={STABLE: 100}), [watching.change(state)])
     text = out.getvalue()
     for said in (

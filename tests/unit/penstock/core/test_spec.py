@@ -29,7 +29,7 @@ SPECS = st.fixed_dictionaries(
             {"steps": st.sets(st.integers(1, 99), min_size=1).map(sorted)}
         ),
         "target": st.one_of(
-            st.just("local"), st.just({"kserve": {"namespace": "models", "mode": "Standard"}})
+            st.just("local"), st.just({"kserve": {"namespace": "models", "mode": "route"}})
         ),
     },
 )
@@ -105,7 +105,7 @@ def test_one_message_per_mistake() -> None:
             "kind, tolerate, reject",
         ),
         (MINIMAL + "policy: {allow_pickle: 1}", "policy.allow_pickle", "1", "boolean"),
-        (MINIMAL + "target: {kserve: {mode: Raw}}", "target.kserve.mode", '"Raw"', "Standard"),
+        (MINIMAL + "target: {kserve: {mode: Raw}}", "target.kserve.mode", '"Raw"', "standard"),
         (MINIMAL + "apiVersion: penstock/v2", "apiVersion", '"penstock/v2"', "penstock/v1"),
     ],
 )

@@ -20,6 +20,7 @@ from serving.controller import Controller, FileLog, record_of
 from serving.manifests import weights_of
 from serving.rollout import events
 from serving.rollout.record import Record, first_record
+from serving.traffic import LocalTraffic
 from tests.fakes.cluster import MemoryCluster
 from tests.fakes.world import CANDIDATE, NAME, STABLE, StreamWorld, services
 
@@ -124,6 +125,61 @@ def test_every_state_has_a_deadline(tmp_path: Path) -> None:
     stage.world.now += POLICY.deadlines.held_s + 1
     stage.run(5)
     assert stage.record.phase == "rolled_back"
+
+
+def _edit(stage: Stage, weights: dict[str, int]) -> None:
+    obj = stage.cluster.get("HTTPRoute", NAME)
+    assert obj is not None
+    stage.cluster.replace(LocalTraffic().weighted(obj, weights))
+
+
+def test_weights_that_a_person_sets_are_left_alone_until_told_otherwise(tmp_path: Path) -> None:
+    stage, mine = Stage(tmp_path, GOOD), {CANDIDATE: 70, STABLE: 30}
+    stage.run(until=lambda r: r.phase == "ramp")
+    before = stage.weights
+    _edit(stage, mine)
+    stage.run(2, until=lambda r: r.held == "edited")
+    for _ in range(5):
+        stage.controller.look(NAME)
+    assert (stage.weights, stage.record.phase) == (mine, "ramp")
+    assert "somebody else changed the weights to m-v1 30 %, m-v2 70 %" in stage.record.reason
+    seen = stage.record.evidence.requests
+    acting.command(stage.cluster, stage.log, NAME, "resume")
+    stage.run(2, until=lambda r: not r.held)
+    assert (stage.weights, stage.record.evidence.requests) == (before, seen)
+    stage.run()
+    assert stage.record.phase == "promoted"
+    events.verify(stage.certificate())
+
+
+def test_weights_that_are_put_back_end_the_hold(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, GOOD)
+    stage.run(until=lambda r: r.phase == "shadow")
+    before = stage.weights
+    _edit(stage, {CANDIDATE: 1, STABLE: 99})
+    stage.run(2, until=lambda r: r.held == "edited")
+    _edit(stage, before)
+    stage.run(2, until=lambda r: not r.held)
+    assert stage.record.reason == "it is again as it was"
+
+
+def test_a_hold_for_an_edit_has_its_deadline(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, GOOD)
+    stage.run(until=lambda r: r.phase == "ramp")
+    _edit(stage, {CANDIDATE: 100, STABLE: 0})
+    stage.run(2, until=lambda r: r.held == "edited")
+    stage.world.now += POLICY.deadlines.held_s + 1
+    stage.run(5)
+    assert (stage.record.phase, stage.weights) == ("rolled_back", {STABLE: 100})
+
+
+def test_a_later_rollout_has_a_later_epoch(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, BAD_IN_SHADOW)
+    stage.run()
+    last = stage.record.epoch
+    first = first_record("m-v3", STABLE, POLICY, stage.world.now)
+    acting.begin(stage.cluster, stage.log, NAME, first, POLICY)
+    assert stage.record.epoch == last + 1
 
 
 @pytest.mark.parametrize("choice", ["hold", "rollback"])

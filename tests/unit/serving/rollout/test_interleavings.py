@@ -46,13 +46,13 @@ class LyingCluster(MemoryCluster):
             return copy.deepcopy(self._before[kind, name])
         return super().get(kind, name)
 
-    def replace(self, obj: Object) -> Object:
+    def replace(self, obj: Object, *, dry_run: bool = False) -> Object:
         fault, self.fault = self.fault, ""
         if fault == "refused":
             raise Conflict("409, and nothing was written")
         key = (obj["kind"], obj["metadata"]["name"])
         before = super().get(*key)
-        written = super().replace(obj)
+        written = super().replace(obj, dry_run=dry_run)
         if before is not None:
             self._before[key] = before
         if obj["kind"] == "HTTPRoute":

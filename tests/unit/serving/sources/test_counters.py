@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.errors import NotReady, ServingError
-from serving.local.metrics import Metrics, Outcome
+from serving.local.metrics import Metrics
 from serving.rollout.evidence import BUCKETS, Arm, bucket_of
 from serving.sources.counters import Counts, Snapshot, delta
 from serving.sources.live import LiveCounters
+from serving.usermetrics import Outcome
 
 OUTCOMES = st.sampled_from(
     [
@@ -123,7 +124,7 @@ def gateway() -> Iterator[_Gateway]:
 
 
 def test_live_requests_are_read_once(gateway: _Gateway) -> None:
-    gateway.metrics.ended("m", "m-v1", Outcome(200), 1.0)
+    gateway.metrics.took("m", "m-v1", Outcome(200), 1.0)
     candidate, stable, _, cursor = gateway.source.read(None)
     assert (candidate.requests, stable.requests) == (0, 0)
     for name, service, outcome in [
@@ -133,7 +134,7 @@ def test_live_requests_are_read_once(gateway: _Gateway) -> None:
         ("m", "m-v3", Outcome(500)),
         ("other", "m-v2", Outcome(500)),
     ]:
-        gateway.metrics.ended(name, service, outcome, 1.0)
+        gateway.metrics.took(name, service, outcome, 1.0)
     for _ in range(2):  # a cursor that was not committed is read again
         candidate, stable, _, behind = gateway.source.read(cursor)
         assert (candidate.requests, candidate.errors) == (2, 1)
@@ -146,7 +147,7 @@ def test_live_requests_are_read_once(gateway: _Gateway) -> None:
 def test_the_halves_of_the_stable_version_are_read_apart(gateway: _Gateway) -> None:
     cursor = gateway.source.read(None).cursor
     for half, status in (("a", 200), ("a", 200), ("b", 500), ("", 200)):
-        gateway.metrics.ended("m", "m-v1", Outcome(status, half=half), 1.0)
+        gateway.metrics.took("m", "m-v1", Outcome(status, half=half), 1.0)
     read = gateway.source.read(cursor)
     assert [(arm.requests, arm.errors) for arm in read.control] == [(2, 0), (1, 1)]
     assert (read.stable.requests, read.stable.errors) == (4, 1)
@@ -167,11 +168,11 @@ def test_scores_that_come_later_are_read_once(gateway: _Gateway) -> None:
 
 
 def test_a_restarted_gateway_counts_from_zero(gateway: _Gateway) -> None:
-    gateway.metrics.ended("m", "m-v2", Outcome(200), 1.0)
+    gateway.metrics.took("m", "m-v2", Outcome(200), 1.0)
     *_, cursor = gateway.source.read(None)
     gateway.metrics = Metrics()
     for _ in range(3):
-        gateway.metrics.ended("m", "m-v2", Outcome(200), 1.0)
+        gateway.metrics.took("m", "m-v2", Outcome(200), 1.0)
     candidate, *_ = gateway.source.read(cursor)
     assert candidate.requests == 3
 

@@ -17,6 +17,7 @@ from aiohttp.test_utils import TestServer
 
 from penstock.core.errors import NotReady, ServingError
 from serving.completer import Message
+from serving.doors import GatewayDoors
 from serving.headers import REPLAY
 from serving.local.requestlog import Entry
 from serving.rollout.evidence import bound_of
@@ -45,7 +46,7 @@ def _replayer(
     **options: object,
 ) -> Iterator[PairedReplayer]:
     with cluster_of(folder, {"m-v1": stable, "m-v2": candidate}, {"m-v1": 100}) as url:
-        versions = Versions(url, "m", candidate="m-v2", stable="m-v1")
+        versions = Versions(GatewayDoors(url), "m", candidate="m-v2", stable="m-v1")
         yield PairedReplayer(versions, prompts, seed=7, **options)  # type: ignore[arg-type]  # options of the test
 
 
@@ -88,7 +89,7 @@ def test_a_cursor_goes_on_where_it_was_and_repeats_nothing(tmp_path: Path) -> No
 
 
 def test_a_cursor_holds_when_prompts_come_and_go() -> None:
-    versions = Versions("http://nowhere", "m", candidate="m-v2", stable="m-v1")
+    versions = Versions(GatewayDoors("http://nowhere"), "m", candidate="m-v2", stable="m-v1")
     few = PairedReplayer(versions, PROMPTS[:2], seed=1)
     more = PairedReplayer(versions, reversed(PROMPTS), seed=1)
     cursor = sorted(prompt.key(1) for prompt in PROMPTS)[1]
@@ -125,14 +126,14 @@ def test_a_version_too_slow_did_not_answer(tmp_path: Path) -> None:
 
 
 def test_without_the_gateway_there_is_no_evidence() -> None:
-    versions = Versions("http://127.0.0.1:9", "m", candidate="m-v2", stable="m-v1")
+    versions = Versions(GatewayDoors("http://127.0.0.1:9"), "m", candidate="m-v2", stable="m-v1")
     with pytest.raises(NotReady):
         PairedReplayer(versions, PROMPTS, seed=1).replay(None, 2)
 
 
 def test_an_unknown_version_is_refused(tmp_path: Path) -> None:
     with cluster_of(tmp_path, {"m-v1": _engine()}, {"m-v1": 100}) as url:
-        versions = Versions(url, "m", candidate="m-v9", stable="m-v1")
+        versions = Versions(GatewayDoors(url), "m", candidate="m-v9", stable="m-v1")
         replayer = PairedReplayer(versions, PROMPTS, seed=1)
         with pytest.raises(ServingError, match="no version of 'm'"):
             replayer.replay(None, 2)
@@ -141,7 +142,7 @@ def test_an_unknown_version_is_refused(tmp_path: Path) -> None:
 def test_replays_are_no_live_requests_and_skip_injected_faults(tmp_path: Path) -> None:
     faulty = _engine(fault="live-errors=1")
     with cluster_of(tmp_path, {"m-v1": _engine(), "m-v2": faulty}, {"m-v2": 100}) as url:
-        versions = Versions(url, "m", candidate="m-v2", stable="m-v1")
+        versions = Versions(GatewayDoors(url), "m", candidate="m-v2", stable="m-v1")
         pairs, _ = PairedReplayer(versions, PROMPTS, seed=1).replay(None, 4)
         metrics = httpx.get(f"{url}/metrics", trust_env=False).text
         live = httpx.post(f"{url}/v1/chat/completions", json={"model": "m"}, trust_env=False)

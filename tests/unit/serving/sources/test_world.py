@@ -13,12 +13,15 @@ import pytest
 from penstock.core.spec import Deadlines, Margins, Rollout
 from serving.completer import Message
 from serving.controller import Controller, FileLog, begin
+from serving.doors import GatewayDoors
 from serving.headers import REQUEST, VERSION
 from serving.local.objects import SqliteCluster
 from serving.manifests import weights_of
 from serving.rollout.record import Record, first_record
+from serving.sources.live import LiveCounters
 from serving.sources.replay import Load, Prompt
 from serving.sources.world import ObservedWorld, Place
+from serving.traffic import LocalTraffic
 from tests.fakes.engine import FakeEngine
 from tests.fakes.gateway import cluster_of
 
@@ -33,7 +36,14 @@ class Stage:
     def __init__(self, folder: Path, url: str, policy: Rollout) -> None:
         self.cluster, self.url, self.now = SqliteCluster(folder / "cluster.db"), url, 1000.0
         self.http = httpx.Client(base_url=url, trust_env=False)
-        place = Place(self.cluster, url, "m", self._routed)
+        place = Place(
+            self.cluster,
+            LocalTraffic(),
+            "m",
+            GatewayDoors(url),
+            self._routed,
+            lambda new, old: LiveCounters(url, "m", candidate=new, stable=old),
+        )
         prompts = [
             Prompt((Message(role="user", content=str(number)),), "right") for number in range(4)
         ]

@@ -1,6 +1,6 @@
-"""Runs a command that dies with the process that started it: `python -m … PARENT_PID ARGV…`.
+"""Runs a command that dies with the process that started it: `python -IS …/leash.py PID ARGV…`.
 
-A builder that outlives its killed parent would hold the GPU, and write beside the next try.
+A child that outlives its killed parent would hold memory or the GPU, and write beside the next try.
 """
 
 from __future__ import annotations

@@ -1,0 +1,145 @@
+"""The HTTPRoute of a name: who gets which share, and whether a gateway really routes so.
+
+A request that names a version in `X-Penstock-Service` goes to that version alone, whatever its
+share: Gateway API prefers the rule that matches more headers. So the replay reaches a candidate at
+0 % through the same gateway as users do. Everybody else meets the weights.
+
+**Conversations do not stay on their version here.** What was found in Envoy Gateway v1.8.0:
+`sessionPersistence` (experimental channel) becomes Envoy's stateful session filter, which pins a
+client to the *pod* whose address the gateway itself wrote into a cookie or header; it cannot read
+`X-Penstock-Session`, which the client chooses. OpenAI's clients keep cookies, so one cookie would
+bind a whole application, with all its conversations, to one pod. A BackendTrafficPolicy that hashes
+that header is no help either: its Maglev table is built without the weights of backends
+(`internal/xds/translator/cluster.go`), so it would undo the split. Both are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from serving.cluster import Object
+from serving.headers import SERVICE
+from serving.kserve.facts import PREDICTOR_PORT, Facts, Gateway
+from serving.manifests import NAME
+
+NO_TIMEOUT = {"request": "0s", "backendRequest": "0s"}
+"""Gateway API: zero disables a timeout. Without it Envoy ends a request after 15 seconds, and
+KServe's own routes after 60, however well it streams; a stream that is silent for five minutes is
+still ended, by Envoy's idle timeout."""
+
+_SUFFIX = "-predictor"
+_ANY_PATH = {"path": {"type": "PathPrefix", "value": "/"}}
+
+
+def http_route(name: str, weights: Mapping[str, int], facts: Facts) -> Object:
+    """Return the HTTPRoute that splits a name's traffic.
+
+    Args:
+        name: What clients call the model; they reach it at `facts.gateway.hostnames`.
+        weights: InferenceService to share, relative to their sum; one at 0 stays listed.
+        facts: The cluster.
+    """
+    gateway = facts.gateway
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": name, "namespace": facts.namespace, "labels": {NAME: name}},
+        "spec": {
+            "parentRefs": [
+                {
+                    "group": "gateway.networking.k8s.io",
+                    "kind": "Gateway",
+                    "name": gateway.name,
+                    "namespace": gateway.namespace,
+                }
+            ],
+            "hostnames": gateway.hostnames(name, facts.namespace),
+            "rules": _rules(weights),
+        },
+    }
+
+
+def with_weights(route: Object, weights: Mapping[str, int]) -> Object:
+    """Return the route with other shares, and everything else as it is."""
+    return {**route, "spec": {**route["spec"], "rules": _rules(weights)}}
+
+
+def weights_of(route: Object) -> dict[str, int]:
+    """Return InferenceService to share, as users meet them: the inverse of `http_route`."""
+    return {
+        ref["name"].removesuffix(_SUFFIX): int(ref.get("weight", 1))
+        for rule in route["spec"]["rules"]
+        if not any(match.get("headers") for match in rule.get("matches", []))
+        for ref in rule.get("backendRefs", [])
+    }
+
+
+def observed(route: Object, facts: Facts) -> dict[str, int]:
+    """Return the shares that our gateway has taken over; nothing while that is not known.
+
+    The controller says so when it has translated this very generation; the proxies follow within
+    a tenth of a second.
+    """
+    return {} if unobserved(route, facts) else weights_of(route)
+
+
+def unobserved(route: Object, facts: Facts) -> str:
+    """Return why the route's shares do not hold yet; empty when they do."""
+    gateway, metadata = facts.gateway, route["metadata"]
+    seen = [p for p in route.get("status", {}).get("parents", []) if _is(p, gateway, metadata)]
+    if not seen:
+        return f"gateway {gateway.namespace}/{gateway.name} has not looked at it yet"
+    return "; ".join(
+        reason for parent in seen for reason in _reasons(parent, metadata.get("generation"))
+    )
+
+
+def _is(parent: Mapping[str, Any], gateway: Gateway, metadata: Mapping[str, Any]) -> bool:
+    ref = parent["parentRef"]
+    where = ref.get("namespace", metadata.get("namespace"))
+    return (ref["name"], where) == (gateway.name, gateway.namespace)
+
+
+def _reasons(parent: Mapping[str, Any], generation: int | None) -> Iterator[str]:
+    conditions = {each["type"]: each for each in parent.get("conditions", [])}
+    for kind in ("Accepted", "ResolvedRefs"):
+        found = conditions.get(kind)
+        if found is None:
+            yield f"{kind}: not said yet"
+        elif found.get("observedGeneration") != generation:
+            yield f"{kind}: of generation {found.get('observedGeneration')}, not {generation}"
+        elif found["status"] != "True":
+            yield f"{kind}: {found.get('reason', '')}: {found.get('message', '')}"
+
+
+def alone(backends: Mapping[str, Object]) -> list[Object]:
+    """Return rules that lead a request to the version it names, whatever the shares are.
+
+    Args:
+        backends: Version's object to where it is reached.
+    """
+    return [
+        {
+            "matches": [
+                {**_ANY_PATH, "headers": [{"type": "Exact", "name": SERVICE, "value": service}]}
+            ],
+            "backendRefs": [backends[service]],
+            "timeouts": NO_TIMEOUT,
+        }
+        for service in sorted(backends)
+    ]
+
+
+def backend(service: str, port: int, weight: int = 1) -> Object:
+    """Return a reference to a Service."""
+    return {"group": "", "kind": "Service", "name": service, "port": port, "weight": weight}
+
+
+def _rules(weights: Mapping[str, int]) -> list[Object]:
+    only = {name: backend(f"{name}{_SUFFIX}", PREDICTOR_PORT) for name in weights}
+    shared = [
+        backend(f"{name}{_SUFFIX}", PREDICTOR_PORT, weights[name]) for name in sorted(weights)
+    ]
+    rest = {"matches": [_ANY_PATH], "backendRefs": shared, "timeouts": NO_TIMEOUT}
+    return [*alone(only), rest]

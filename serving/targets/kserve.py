@@ -1,0 +1,228 @@
+"""A cluster with KServe: objects through its API, traffic by its gateway, counters of its pods."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from penstock.core.checks import refuse
+from penstock.core.errors import ConfigurationError
+from penstock.core.manifest import Manifest
+from penstock.core.settings import Settings
+from penstock.core.spec import KServe, ModelSpec, Rollout
+from serving import kube
+from serving.cluster import Object
+from serving.controller import record_of
+from serving.doors import Door
+from serving.headers import SERVICE
+from serving.kserve import http_route, llm_inference_service
+from serving.kserve.facts import Facts, Storage
+from serving.kserve.traffic import LlmTraffic, RouteTraffic
+from serving.kube import KubernetesCluster
+from serving.kube.calls import Target as ApiTarget
+from serving.manifests import NAME, VERSION, version_of
+from serving.sources.pods import PodCounters, Scraper
+from serving.sources.replay import Load, Prompt
+from serving.sources.world import ObservedWorld, Place
+from serving.targets import configmaps, probe
+from serving.targets.diagnosis import Trouble, sentence
+from serving.targets.scrape import PodScraper, PrometheusScraper
+from serving.targets.target import MAX_NEW_TOKENS, prompts_from_json, prompts_to_json
+from serving.traffic import Traffic
+
+_LOG_LINES = 20
+
+
+def connect(where: KServe, settings: Settings) -> ClusterTarget:
+    """Return a cluster as a target; asks it what it is.
+
+    Raises:
+        ConfigurationError: There is no way in, or it cannot split traffic, with the fix.
+        ServingError: It does not answer.
+    """
+    cluster = kube.connect(where.context or "", where.namespace)
+    return ClusterTarget(cluster, where, storage_of(settings), probe.look(cluster, where))
+
+
+def storage_of(settings: Settings) -> Storage:
+    """Return how pods reach checkpoints, as the settings have it."""
+    from penstock.core.settings import PUBLIC_HUB
+
+    hub = "" if settings.hub_endpoint == PUBLIC_HUB else settings.hub_endpoint
+    return Storage(
+        hub_endpoint=hub,
+        s3_endpoint=settings.s3_endpoint,
+        s3_region=settings.s3_region,
+        secret=settings.storage_secret,
+    )
+
+
+@dataclass(frozen=True)
+class ClusterTarget:
+    """A `Target`.
+
+    Args:
+        cluster: The namespace that models live in.
+        where: What the spec says of it.
+        storage: How pods reach checkpoints.
+        found: What the cluster said of itself.
+    """
+
+    cluster: KubernetesCluster
+    where: KServe
+    storage: Storage
+    found: probe.Found
+    look_s: float = 1.0
+    began: bool = True
+
+    @property
+    def hint(self) -> str:
+        """The command that shows what goes on there."""
+        context = f" --context {self.where.context}" if self.where.context else ""
+        return f"penstock status{context} --namespace {self.where.namespace}"
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What the objects depend on."""
+        return probe.facts_of(self.found, self.where, self.storage)
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        """The mechanism that the spec names, or the best that the cluster can do."""
+        chosen = probe.mechanism(self.found, self.where)
+        return LlmTraffic(self.facts) if chosen == "llmisvc" else RouteTraffic(self.facts)
+
+    @cached_property
+    def log(self) -> configmaps.ConfigMapLog:
+        """ConfigMaps beside the record."""
+        return configmaps.ConfigMapLog(self.cluster)
+
+    def require(self, model: ModelSpec) -> None:
+        """Raise what keeps a model from being served there."""
+        refuse(probe.checks(self.found, self.where, model))
+
+    def storage_for(self, manifest: Manifest, *, as_it_came: bool) -> str:
+        """Return the spec's storage, or the Hub for what came from there as it is."""
+        if self.where.storage:
+            return self.where.storage
+        source = manifest.source
+        if as_it_came and source.scheme == "hf" and source.pinned:
+            return f"hf://{source.path}:{source.revision}"
+        what = str(source) if as_it_came else f"what was made from {source}"
+        raise ConfigurationError(
+            f"pods cannot pull {what} themselves",
+            hint="set target.kserve.storage to s3://BUCKET/PREFIX or pvc://CLAIM/PATH",
+        )
+
+    def door(self, name: str) -> Door:
+        """Return the gateway, with the name's host; `llmisvc` has a path per name."""
+        url = probe.address_of(self.found, self.where)
+        if isinstance(self.traffic, LlmTraffic):
+            return Door(f"{url}/publishers/{self.where.namespace}/models/{name}", {})
+        return Door(url, {"Host": self._host(name)})
+
+    def observed(self, name: str) -> Mapping[str, int]:
+        """Return the weights that the gateway has accepted."""
+        obj = self.cluster.get("HTTPRoute", name)
+        if obj is None:
+            return {}
+        if isinstance(self.traffic, RouteTraffic):
+            return http_route.observed(obj, self.facts)
+        wanted = self.traffic.weights_of(obj)
+        names = [llm_inference_service.route_name(service) for service in wanted]
+        routes = [self.cluster.get("HTTPRoute", each) for each in names]
+        if any(route is None for route in routes):
+            return {}
+        shown = llm_inference_service.observed([r for r in routes if r is not None], self.facts)
+        return dict.fromkeys(wanted, 0) | shown if shown else {}
+
+    def counters(self, name: str, candidate: str, stable: str) -> PodCounters:
+        """Return the counters of the versions' pods."""
+        scraper = Scraper(self._scraper.pods, self._scraper.samples)
+        return PodCounters(scraper, name, candidate=candidate, stable=stable, clock=time.time)
+
+    def world(self, name: str, policy: Rollout) -> ObservedWorld:
+        """Return what a rollout sees; it replays the prompts that were kept."""
+        obj = self.cluster.get(self.traffic.carrier, name)
+        record = record_of(obj) if obj is not None else None
+        prompts, max_new_tokens = list[Prompt](), MAX_NEW_TOKENS
+        kept = configmaps.kept_prompts(self.cluster, record.candidate) if record else None
+        if kept is not None:
+            prompts, max_new_tokens = prompts_from_json(kept)
+        place = Place(
+            self.cluster,
+            self.traffic,
+            name,
+            ClusterDoors(probe.address_of(self.found, self.where), self._host(name), self.hint),
+            partial(self.observed, name),
+            partial(self.counters, name),
+            self.why,
+        )
+        load = Load(max_new_tokens=max_new_tokens)
+        return ObservedWorld(place, policy, prompts, load, time.time)
+
+    def why(self, service: str) -> str:
+        """Return what is wrong with a version's pods, in a sentence."""
+        return sentence(self.pods(service), self._log_of)
+
+    def pods(self, service: str) -> list[Object]:
+        """Return a version's pods."""
+        query = {"labelSelector": _selector(service)}
+        target = ApiTarget("Pod", self.cluster.namespace)
+        found, _ = self.cluster.api.list(target.call("list", query=query))
+        return found
+
+    def keep_prompts(self, candidate: str, prompts: Iterable[Prompt], max_new_tokens: int) -> None:
+        """Keep them in ConfigMaps."""
+        text = prompts_to_json(prompts, max_new_tokens)
+        configmaps.keep_prompts(self.cluster, candidate, text)
+
+    def forget_prompts(self, candidate: str) -> None:
+        """Remove the ConfigMaps."""
+        configmaps.forget_prompts(self.cluster, candidate)
+
+    @cached_property
+    def _scraper(self) -> PodScraper:
+        if self.where.prometheus:
+            return PrometheusScraper(self.cluster, _selector, self.where.prometheus)
+        return PodScraper(self.cluster, _selector)
+
+    def _host(self, name: str) -> str:
+        return self.facts.gateway.hostnames(name, self.where.namespace)[0]
+
+    def _log_of(self, trouble: Trouble) -> str:
+        from serving.kube.errors import Absent, Forbidden, Refused
+
+        try:
+            return self.cluster.logs(
+                trouble.pod,
+                container=trouble.container,
+                lines=_LOG_LINES,
+                previous=trouble.previous,
+            )
+        except (Absent, Forbidden, Refused):
+            return ""  # the reason stands without it
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterDoors:
+    """The gateway's: our HTTPRoute leads a request that names a version to it alone."""
+
+    url: str
+    host: str
+    hint: str
+
+    def version(self, service: str) -> Door:
+        """Return the gateway, with the name's host and the version's name."""
+        return Door(self.url, {"Host": self.host, SERVICE: service})
+
+    def alive(self) -> Door:
+        """Return the list of models, of whoever serves users now."""
+        return Door(f"{self.url}/v1/models", {"Host": self.host})
+
+
+def _selector(service: str) -> str:
+    name = service.rpartition("-v")[0]
+    return f"{NAME}={name},{VERSION}={version_of(service)}"

@@ -1,0 +1,167 @@
+"""Pods' metrics: straight from the pod where that is possible, through the API server elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import httpx
+
+from penstock.core.errors import NotReady, ServingError
+from serving.cluster import Object
+from serving.kube import KubernetesCluster
+from serving.kube.calls import Call, Target
+from serving.kube.kinds import RESOURCES
+from serving.sources.counters import Sample
+from serving.sources.pods import Pod, samples_of
+
+_TIMEOUT_S = 3.0
+_CONNECT_S = 1.0
+_PORT = 8080
+
+
+class PodScraper:
+    """Finds and reads the pods of versions in one namespace.
+
+    Args:
+        cluster: Where the pods are.
+        selector: Returns what selects a version's pods by their labels.
+        transport: Another way to the pods than the network.
+    """
+
+    def __init__(
+        self,
+        cluster: KubernetesCluster,
+        selector: Callable[[str], str],
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._cluster, self._selector = cluster, selector
+        timeout = httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_S)
+        self._http = httpx.Client(timeout=timeout, trust_env=False, transport=transport)
+        self._direct = True
+
+    def pods(self, service: str) -> list[Pod]:
+        """Return a version's pods that are not ending."""
+        query = {"labelSelector": self._selector(service)}
+        found, _ = self._cluster.api.list(
+            Target("Pod", self._cluster.namespace).call("list", query=query)
+        )
+        return [pod_of(obj, service) for obj in found if "deletionTimestamp" not in obj["metadata"]]
+
+    def samples(self, pod: Pod) -> list[Sample]:
+        """Return what a pod counted.
+
+        Raises:
+            NotReady: It does not tell.
+        """
+        return samples_of(self._text(pod), pod.name)
+
+    def close(self) -> None:
+        """End the connections."""
+        self._http.close()
+
+    def _text(self, pod: Pod) -> str:
+        if self._direct:
+            try:
+                return self._get(f"http://{pod.address}/metrics")
+            except httpx.ConnectTimeout:
+                self._direct = False  # pods' addresses mean nothing from here
+            except (httpx.HTTPError, ValueError) as problem:
+                raise _silent(pod, f"{type(problem).__name__}: {problem}") from problem
+        return self._proxied(pod)
+
+    def _get(self, url: str) -> str:
+        answer = self._http.get(url)
+        answer.raise_for_status()
+        return answer.text
+
+    def _proxied(self, pod: Pod) -> str:
+        namespace, port = self._cluster.namespace, pod.address.rpartition(":")[2]
+        root = RESOURCES["Pod"].path(namespace, f"{pod.name}:{port}", "proxy")
+        call = Call(
+            "get",
+            f"{root}/metrics",
+            f"Pod proxy {namespace}/{pod.name}",
+            resource=RESOURCES["Pod"],
+            namespace=namespace,
+            name=pod.name,
+            subresource="proxy",
+        )
+        try:
+            return self._cluster.api.text(call)
+        except ServingError as problem:
+            raise _silent(pod, str(problem)) from problem
+
+
+class PrometheusScraper(PodScraper):
+    """Reads what Prometheus last scraped of a pod.
+
+    Args:
+        cluster: Where the pods are.
+        selector: Returns what selects a version's pods by their labels.
+        url: Prometheus's.
+        transport: Another way to Prometheus than the network.
+    """
+
+    def __init__(
+        self,
+        cluster: KubernetesCluster,
+        selector: Callable[[str], str],
+        url: str,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        super().__init__(cluster, selector, transport)
+        self._url, self._namespace = url.rstrip("/"), cluster.namespace
+
+    def samples(self, pod: Pod) -> list[Sample]:
+        """Return the newest value of every series of a pod.
+
+        Raises:
+            NotReady: Prometheus does not answer, or has not scraped the pod in five minutes.
+        """
+        names = "penstock_users_.+|vllm:.+|http_requests_total|process_start_time_seconds"
+        query = f'{{namespace="{self._namespace}",pod="{pod.name}",__name__=~"{names}"}}'
+        try:
+            answer = self._http.get(f"{self._url}/api/v1/query", params={"query": query})
+            answer.raise_for_status()
+            found = answer.json()["data"]["result"]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as problem:
+            raise NotReady(
+                f"Prometheus at {self._url}",
+                reason=f"{type(problem).__name__}: {problem}",
+                waited_s=0,
+                hint="target.kserve.prometheus in model.yaml; null reads pods themselves",
+            ) from problem
+        if not found:
+            raise _silent(pod, f"Prometheus at {self._url} has no series of it")
+        return [
+            Sample(each["metric"]["__name__"], each["metric"], float(each["value"][1]))
+            for each in found
+        ]
+
+
+def pod_of(obj: Object, service: str) -> Pod:
+    """Return what is needed of a pod."""
+    status, annotations = obj.get("status", {}), obj["metadata"].get("annotations", {})
+    port = annotations.get("prometheus.io/port") or _port(obj["spec"]["containers"])
+    conditions = {each["type"]: each["status"] for each in status.get("conditions", [])}
+    return Pod(
+        uid=obj["metadata"]["uid"],
+        name=obj["metadata"]["name"],
+        service=service,
+        address=f"{status.get('podIP', '')}:{port}",
+        ready=conditions.get("Ready") == "True" and bool(status.get("podIP")),
+    )
+
+
+def _port(containers: Sequence[Object]) -> int:
+    ports = [port["containerPort"] for each in containers for port in each.get("ports", [])]
+    return int(ports[0]) if ports else _PORT
+
+
+def _silent(pod: Pod, reason: str) -> NotReady:
+    return NotReady(
+        f"metrics of pod {pod.name}",
+        reason=reason,
+        waited_s=0,
+        hint="does the engine export them, and may this account get pods/proxy?",
+    )

@@ -1,0 +1,1 @@
+"""A cluster of one node for tests: Kubernetes, KServe and Envoy Gateway, without Docker."""

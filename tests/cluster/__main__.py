@@ -1,0 +1,133 @@
+"""`python -m tests.cluster`: build, start, stop and use the cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from penstock.core.errors import LifecycleError
+from tests.cluster import build, cgroups, namespace, packages
+from tests.cluster.places import Place
+from tests.cluster.waiting import pause
+
+
+@click.group()
+@click.option("--name", default="default", help="Which cluster: several may stand side by side.")
+@click.pass_context
+def main(context: click.Context, name: str) -> None:
+    """Build, start, stop and use a cluster of one node, without Docker."""
+    context.obj = Place(name)
+
+
+@main.command("build")
+def build_() -> None:
+    """Build and fetch what a start needs; done once."""
+    build.binaries(click.echo)
+    packages.base(packages.debian(click.echo), click.echo)
+    packages.environment(click.echo)
+
+
+@main.command()
+@click.pass_obj
+def up(place: Place) -> None:
+    """Start the cluster unless it runs; ready when this returns."""
+    first = namespace.first_process(place)
+    if first is None:
+        _clean(place)
+        place.run.mkdir(parents=True)
+        _follow(place, namespace.start(place))
+    click.echo(f"KUBECONFIG={place.kubeconfig}, only inside: python -m tests.cluster run -- CMD")
+
+
+def _follow(place: Place, started: subprocess.Popen[bytes]) -> None:
+    """Show what the supervisor says until the cluster is up or is not to be."""
+    with (place.logs / "supervisor.log").open() as log:
+        while not place.state.exists() and started.poll() is None:
+            click.echo(log.read(), nl=False)
+            pause(0.1)
+        click.echo(log.read(), nl=False)
+    if not place.state.exists():
+        _clean(place)
+        sys.exit(1)
+
+
+@main.command()
+@click.pass_obj
+def down(place: Place) -> None:
+    """Stop the cluster, also one that broke, and remove what it left."""
+    _clean(place)
+
+
+def _clean(place: Place) -> None:
+    namespace.end(place)
+    cgroups.remove(place)
+    if place.run.exists():
+        shutil.rmtree(place.run)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
+@click.pass_obj
+def run(place: Place, command: tuple[str, ...]) -> None:
+    """Run a command inside the namespaces, with KUBECONFIG set."""
+    first = namespace.first_process(place)
+    if first is None:
+        raise click.ClickException("no cluster runs: python -m tests.cluster up")
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(place.kubeconfig),
+        "PATH": f"{place.binaries}:{os.environ['PATH']}",
+    }
+    argv = namespace.entering(first, command)
+    os.execvpe(argv[0], argv, environment)  # noqa: S606 - a list, no shell
+
+
+@main.command()
+@click.pass_context
+def shell(context: click.Context) -> None:
+    """Open a shell inside the namespaces; kubectl is there."""
+    context.invoke(run, command=(os.environ.get("SHELL", "/bin/sh"),))
+
+
+@main.command()
+@click.option("--output", type=click.Choice(["text", "json"]), default="text")
+@click.pass_obj
+def status(place: Place, output: str) -> None:
+    """Show the cluster's processes, their memory, and where its parts answer."""
+    if not place.state.exists():
+        raise click.ClickException("no cluster runs: python -m tests.cluster up")
+    state = json.loads(place.state.read_text())
+    memory = {name: _rss_mb(pid) for name, pid in state["components"].items()}
+    if output == "json":
+        click.echo(json.dumps({**state, "memory_mb": memory}, indent=1))
+        return
+    for name, pid in state["components"].items():
+        told = "ended" if memory[name] is None else f"{memory[name]} MB"
+        click.echo(f"  {name:<26} {pid:>6}  {told}")
+    for name in ("kubeconfig", "gateway", "s3", "prometheus", "registry"):
+        click.echo(f"{name}: {state[name]}")
+
+
+def _rss_mb(pid: int) -> int | None:
+    """Return the memory of a process, as numbered inside; None when it ended."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        except OSError:
+            continue
+        if lines["NSpid"].split()[-1] == str(pid) and len(lines["NSpid"].split()) > 1:
+            return int(lines.get("VmRSS", "0 kB").split()[0]) // 1024
+    return None
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except LifecycleError as problem:
+        sys.exit(f"{problem}\n{problem.hint}".strip())

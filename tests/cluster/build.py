@@ -1,0 +1,127 @@
+"""Builds from Go modules what neither Debian nor PyPI carries; a binary is built once."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.core.errors import LifecycleError
+from tests.cluster.places import HERE, cache
+
+GO = HERE / "go"
+_STRIP = "-s -w"
+
+
+class BuildError(LifecycleError):
+    """A binary could not be built."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """One program of one module below `go/`."""
+
+    name: str
+    module: str
+    package: str = "."
+    version: str = ""
+    """Kubernetes' version, which the linker sets; Go modules do not carry it."""
+
+    @property
+    def flags(self) -> list[str]:
+        """What `go build` is told."""
+        link = _STRIP
+        if self.version:
+            major, minor, _ = self.version.removeprefix("v").split(".")
+            facts = {
+                "gitVersion": self.version, "gitMajor": major, "gitMinor": minor,
+                "gitTreeState": "clean", "gitCommit": "gomod", "buildDate": "1970-01-01T00:00:00Z",
+            }  # fmt: skip
+            for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"):
+                link += "".join(f" -X {package}.{key}={value}" for key, value in facts.items())
+        return ["-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", link]
+
+
+_KUBERNETES = "v1.34.4"
+BINARIES = (
+    Binary("etcd", "kubernetes", "go.etcd.io/etcd/server/v3", _KUBERNETES),
+    *(
+        Binary(name, "kubernetes", f"k8s.io/kubernetes/cmd/{name}", _KUBERNETES)
+        for name in (
+            "kube-apiserver", "kubelet", "kube-controller-manager", "kube-scheduler",
+            "kubectl", "kube-proxy",
+        )
+    ),
+    Binary("kserve-manager", "kserve", "github.com/kserve/kserve/cmd/manager"),
+    Binary("kserve-llmisvc", "kserve", "github.com/kserve/kserve/cmd/llmisvc"),
+    Binary("envoy-gateway", "envoy-gateway", "github.com/envoyproxy/gateway/cmd/envoy-gateway"),
+    Binary("coredns", "coredns"),
+    Binary("fake-gpu", "fake-gpu"),
+)  # fmt: skip
+
+
+def go(*arguments: str, module: str) -> str:
+    """Return what a `go` command prints, run in a module below `go/`.
+
+    Raises:
+        BuildError: Go is missing, or the command failed.
+    """
+    try:
+        return subprocess.run(
+            ["go", *arguments], cwd=GO / module, check=True, capture_output=True, text=True
+        ).stdout.strip()
+    except FileNotFoundError as problem:
+        raise BuildError("go is not installed", hint="Go >= 1.26 must be on the PATH") from problem
+    except subprocess.CalledProcessError as problem:
+        raise BuildError(
+            f"go {arguments[0]} failed in {module}:\n{problem.stderr[-1500:]}"
+        ) from problem
+
+
+def module_folder(path: str, *, module: str) -> Path:
+    """Return where Go keeps the source of a module that a module below `go/` requires."""
+    return Path(go("list", "-mod=readonly", "-m", "-f", "{{.Dir}}", path, module=module))
+
+
+def built(binary: Binary, go_version: str) -> Path:
+    """Return where a binary lies once it is built: its name tells what it was made of."""
+    digest = hashlib.sha256("\0".join([go_version, binary.package, *binary.flags]).encode())
+    for file in sorted((GO / binary.module).iterdir()):
+        digest.update(file.name.encode() + file.read_bytes())
+    return cache() / "bin" / f"{binary.name}-{digest.hexdigest()[:16]}"
+
+
+def binaries(say: Callable[[str], None]) -> dict[str, Path]:
+    """Build what is missing and return every binary by name.
+
+    Raises:
+        BuildError: One could not be built; the message ends with the compiler's last lines.
+    """
+    version = go("env", "GOVERSION", module="fake-gpu")
+    found = {}
+    for binary in BINARIES:
+        path = found[binary.name] = built(binary, version)
+        if path.exists():
+            continue
+        began = time.monotonic()
+        _build(binary, path)
+        say(f"built {binary.name} in {time.monotonic() - began:.0f} s")
+    return found
+
+
+def _build(binary: Binary, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.half")
+    command = ["nice", "go", "build", *binary.flags, "-o", str(half), binary.package]
+    done = subprocess.run(
+        ["env", "CGO_ENABLED=0", *command],
+        cwd=GO / binary.module, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        tail = "\n".join(done.stderr.splitlines()[-15:])
+        where = f"tests/cluster/go/{binary.module}"
+        raise BuildError(f"{binary.name} ({where}) does not build:\n{tail}")
+    half.replace(path)

@@ -1,0 +1,65 @@
+"""The running cluster and a namespace of one's own, for every test here."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from serving.kube import connect
+from serving.kube.errors import NoAccess
+from tests.cluster.places import Place
+
+_VARIABLES = ("gateway", "s3", "prometheus", "registry")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A cluster that runs, and how its parts are reached."""
+
+    kubeconfig: str
+    gateway: str
+    s3: str
+    prometheus: str
+    registry: str
+
+
+def _found() -> Running | str:
+    """Return the cluster, or why there is none."""
+    given = os.environ.get("PENSTOCK_TEST_KUBECONFIG")
+    if given:
+        variables = {name: f"PENSTOCK_TEST_{name.upper()}" for name in _VARIABLES}
+        return Running(given, **{k: os.environ.get(v, "") for k, v in variables.items()})
+    name = os.environ.get("PENSTOCK_TEST_CLUSTER", "default")
+    state = Place(name).state
+    if not state.exists():
+        return f"the cluster {name} does not run: python -m tests.cluster --name {name} up"
+    told = json.loads(state.read_text())
+    return Running(told["kubeconfig"], **{part: told[part] for part in _VARIABLES})
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Running:
+    """The cluster of PENSTOCK_TEST_KUBECONFIG or PENSTOCK_TEST_CLUSTER; skips when none is up."""
+    found = _found()
+    if isinstance(found, str):
+        pytest.skip(found)
+    try:
+        connect(kubeconfig=found.kubeconfig, namespace="default").list("ConfigMap")
+    except (NoAccess, OSError) as problem:
+        pytest.skip(f"the cluster does not answer; inside only, tests.cluster run --: {problem}")
+    return found
+
+
+@pytest.fixture
+def namespace(cluster: Running) -> Iterator[str]:
+    """A fresh namespace; the cluster removes it in the background afterwards."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    client = connect(kubeconfig=cluster.kubeconfig, namespace=name)
+    client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    yield name
+    client.delete("Namespace", name)

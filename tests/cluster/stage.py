@@ -1,0 +1,246 @@
+"""A model in a namespace of its own: real pods, the real gateway, and users who ask without end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from penstock.cli.users import Users
+from penstock.core.identity import ModelRef
+from penstock.core.manifest import Manifest
+from penstock.core.settings import Settings
+from penstock.core.spec import Deadlines, KServe, Margins, ModelSpec, Rollout
+from registry.publish import publish
+from registry.store import manifest_of
+from serving import controller as acting
+from serving import deploy as serving_versions
+from serving.completer import Message
+from serving.kserve.runtimes import cpu_runtime
+from serving.manifests import Release, service_name
+from serving.rollout.record import Record, first_record
+from serving.sources.replay import Prompt
+from serving.targets.kserve import ClusterTarget, connect
+from tests.fakes.tiny_model import make_tiny_model
+
+NAME = "m"
+CLAIM = "store"
+POLICY = Rollout(
+    steps=[25, 50],
+    proof=[4.0],
+    metrics={
+        "error_rate": Margins(kind="errors", tolerate=0.02, reject=0.2),
+        "ttft_p95": Margins(kind="latency", tolerate=0.9, reject=4.0),
+    },
+    soak_s=5.0,
+    replay_rps=30.0,
+    stale_after_s=90.0,
+    deadlines=Deadlines(warmup_s=60.0, shadow_s=120.0, step_s=180.0, held_s=120.0),
+    ready_timeout_s=90.0,
+)
+"""Wide margins, so that a rollout is decided in seconds at 20 requests per second."""
+
+RPS = 25.0
+_QUESTIONS: list[list[Message]] = [
+    [Message(role="user", content=f"what is {number}?")] for number in range(400)
+]
+
+
+@dataclass
+class Stage:
+    """One namespace.
+
+    Args:
+        namespace: Its name.
+        folder: For checkpoints and homes.
+        mode: How traffic is split.
+    """
+
+    namespace: str
+    folder: Path
+    mode: str = "route"
+    policy: Rollout = POLICY
+    more: dict[str, Any] = field(default_factory=dict)
+    """Of `target.kserve`."""
+
+    def __post_init__(self) -> None:
+        self.settings = Settings(home=self.folder / "home")
+        self.target = self.connect()
+        self.store = self.folder / "store"
+        self.store.mkdir()
+        for folder in (self.folder, self.store):
+            folder.chmod(0o755)  # pods are another user
+        self._manifests: dict[int, tuple[Path, Manifest]] = {}
+
+    def connect(self) -> ClusterTarget:
+        """Return the cluster as whoever starts anew sees it."""
+        return connect(KServe.model_validate(self.kserve), self.settings)
+
+    @property
+    def options(self) -> list[str]:
+        """What commands are told of the place."""
+        return ["--namespace", self.namespace, "--mode", self.mode]
+
+    @property
+    def kserve(self) -> dict[str, Any]:
+        """What `model.yaml` says of the cluster."""
+        return {
+            "namespace": self.namespace,
+            "mode": self.mode,
+            "storage": f"pvc://{CLAIM}/checkpoints",
+            "runtime_class": "penstock-host-python",
+            **self.more,
+        }
+
+    def spec(self, **more: Any) -> ModelSpec:
+        """Return the model's spec."""
+        body = {
+            "name": NAME,
+            "source": "hf://a/b",
+            "hardware": {"cpu": "200m", "memory": "1Gi"},
+            "rollout": json.loads(self.policy.model_dump_json()),
+            "target": {"kserve": self.kserve},
+            **more,
+        }
+        return ModelSpec.model_validate(body)
+
+    def prepare(self) -> None:
+        """Make what a namespace needs before anything is served."""
+        cluster = self.target.cluster
+        volume = {"apiVersion": "v1", "kind": "List", "items": _volume(self.namespace, self.store)}
+        subprocess.run(
+            ["kubectl", "-n", self.namespace, "apply", "-f", "-"],
+            input=json.dumps(volume),
+            text=True,
+            check=True,
+            capture_output=True,
+        )
+        cluster.create(cpu_runtime(self.target.facts))
+
+    def release(self, version: int, seed: int = 1) -> Release:
+        """Publish a checkpoint; versions of one seed have the same weights."""
+        if seed not in self._manifests:
+            folder = make_tiny_model(self.folder / f"model-{seed}", seed=seed)
+            made = manifest_of(folder, ModelRef.parse(folder.as_uri()))
+            self._manifests[seed] = (folder, made)
+        folder, manifest = self._manifests[seed]
+        uri = publish(folder, manifest, f"pvc://{CLAIM}/checkpoints={self.store}")
+        return Release(version, uri, manifest.root, manifest)
+
+    def deploy(self, version: int = 1, *arguments: str) -> serving_versions.Deployed:
+        """Serve a version to everybody."""
+        target = self.target
+        site = serving_versions.Site(
+            target.cluster, lambda: target.observed(NAME), target.traffic, target.why
+        )
+        spec = self.spec(runtime_args=list(arguments))
+        return serving_versions.deploy(site, spec, self.release(version))
+
+    def begin(self, version: int = 2, *arguments: str, seed: int = 1) -> Record:
+        """Make a version a candidate."""
+        target, service = self.target, service_name(NAME, version)
+        prompts = [Prompt(tuple(question)) for question in _QUESTIONS]
+        target.keep_prompts(service, prompts, 8)
+        stable = acting.stable_of(target.cluster, NAME, target.traffic)
+        first = first_record(service, stable, self.policy, time.time())
+        record = acting.begin(
+            target.cluster, target.log, NAME, first, self.policy, traffic=target.traffic
+        )
+        spec = self.spec(runtime_args=list(arguments))
+        release = self.release(version, seed)
+        serving_versions.propose(target.cluster, spec, release, target.traffic)
+        return record
+
+    @property
+    def record(self) -> Record:
+        """The rollout's record, as the cluster has it."""
+        obj = self.target.cluster.get(self.target.traffic.carrier, NAME)
+        assert obj is not None
+        found = acting.record_of(obj)
+        assert found is not None
+        return found
+
+    def until(self, done: Callable[[Record], bool], *, seconds: float = 240.0) -> Record:
+        """Wait for the record; whoever looks after the rollout drives it."""
+        never, deadline = threading.Event(), time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            record = self.record
+            if done(record):
+                return record
+            never.wait(0.2)
+        record = self.record
+        raise AssertionError(
+            f"after {seconds:g} s: {record.phase} {record.weight} %, held {record.held!r}: "
+            f"{record.reason} (epoch {record.epoch}, {record.owner}); {record.evidence.pairs} "
+            f"pairs, {record.evidence.requests} requests"
+        )
+
+    def gone(self, service: str, *, seconds: float = 60.0) -> bool:
+        """Return whether a version's object is removed in time."""
+        never, deadline = threading.Event(), time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.target.cluster.get(self.target.traffic.served, service) is None:
+                return True
+            never.wait(0.2)
+        return False
+
+    @contextmanager
+    def users(self, rps: float = RPS) -> Iterator[Users]:
+        """Ask without end, through the gateway."""
+        door = self.target.door(NAME)
+        asked = Users(door.url, NAME, _QUESTIONS, rps=rps, seed=7, headers=door.headers)
+        with asked.asking():
+            yield asked
+
+    def controller(self, *words: str, **env: str) -> subprocess.Popen[str]:
+        """Start `penstock controller` as its Deployment would; the caller ends it."""
+        log = (self.folder / f"controller-{time.time_ns()}.log").open("w")
+        return subprocess.Popen(
+            [sys.executable, "-m", "penstock.cli", "controller", *self.options, *words],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PENSTOCK_HOME": str(self.settings.home), **env},
+        )
+
+    def logs(self) -> str:
+        """Return what the controllers said, for a failure's message."""
+        return "\n".join(path.read_text() for path in sorted(self.folder.glob("controller-*.log")))
+
+    @contextmanager
+    def driven(self) -> Iterator[subprocess.Popen[str]]:
+        """Have a controller look after rollouts until the block ends."""
+        process = self.controller()
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _volume(namespace: str, folder: Path) -> list[Any]:
+    """Return a volume over a folder of this machine, which is the node, and its claim."""
+    name, size = f"{namespace}-{CLAIM}", {"storage": "1Gi"}
+    shared = {"accessModes": ["ReadWriteMany"], "storageClassName": name}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": name},
+            "spec": {**shared, "capacity": size, "hostPath": {"path": str(folder)}},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": CLAIM},
+            "spec": {**shared, "resources": {"requests": size}, "volumeName": name},
+        },
+    ]

@@ -1,0 +1,100 @@
+"""Objects for the golden files: `python -m tests.unit.serving.kserve.objects` writes them anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from penstock.core.identity import Digest, ModelRef
+from penstock.core.manifest import FileEntry, Manifest
+from penstock.core.spec import ModelSpec
+from serving.cluster import Object
+from serving.kserve.facts import Facts, Gateway, Storage
+from serving.kserve.http_route import http_route
+from serving.kserve.inference_service import inference_service
+from serving.kserve.llm_inference_service import llm_inference_service
+from serving.kserve.runtimes import cpu_runtime
+from serving.manifests import Release
+
+GOLDEN = Path(__file__).resolve().parents[3] / "golden" / "kserve"
+
+MANIFEST = Manifest(
+    ModelRef.parse("hf://org/chat@" + "c" * 40),
+    (
+        FileEntry("config.json", 2, Digest.of(b"{}")),
+        FileEntry("model.safetensors", 7, Digest.of(b"weights")),
+    ),
+)
+ROOT = MANIFEST.root
+
+FACTS = Facts(version="1.2.3")
+"""The defaults, but for the version, which would change every file at every release."""
+
+OWN = Facts(
+    namespace="team",
+    gateway=Gateway("edge", "infra", "models.test"),
+    storage=Storage("http://hub.test", "http://s3.test", "eu-1", "storage-keys"),
+    registry="registry.test/penstock/",
+    version="1.2.3",
+    runtime_class="penstock-host-python",
+    nodes={"nvidia-l4": {"nvidia.com/gpu.product": "NVIDIA-L4"}},
+    drain_s=10,
+)
+
+
+def spec(**fields: Any) -> ModelSpec:
+    """Return a spec of the model `chat`."""
+    return ModelSpec.model_validate({"name": "chat", "source": "hf://org/chat", **fields})
+
+
+def release(version: int = 1, uri: str = "") -> Release:
+    """Return a release of the checkpoint above, in S3 unless told."""
+    return Release(version, uri or f"s3://models/chat/{ROOT.hex}", ROOT)
+
+
+def gpu(count: int, **fields: Any) -> ModelSpec:
+    """Return a spec for L4s."""
+    return spec(hardware={"accelerator": "nvidia-l4", "count": count}, **fields)
+
+
+def objects() -> dict[str, Object]:
+    """Return every golden object by the name of its file."""
+    on_claim = release(2, f"pvc://weights/chat/{ROOT.hex}")
+    from_hub = release(3, "hf://org/chat@" + "c" * 40)
+    slow = {"ready_timeout_s": 1800}
+    return {
+        "cpu-runtime": cpu_runtime(FACTS),
+        "cpu-runtime-own-facts": cpu_runtime(OWN),
+        "cpu-s3": inference_service(spec(), release(), FACTS),
+        "cpu-pvc-own-facts": inference_service(
+            spec(replicas=2, runtime_args=["--fault=live-errors=0.2"]), on_claim, OWN
+        ),
+        "vllm-hub": inference_service(gpu(2, rollout=slow), from_hub, OWN, MANIFEST),
+        "huggingface-s3": inference_service(gpu(1, runtime="huggingface"), release(), OWN),
+        "route-one": http_route("chat", {"chat-v1": 100}, FACTS),
+        "route-two": http_route("chat", {"chat-v2": 0, "chat-v1": 100}, OWN),
+        "llm-s3": llm_inference_service(spec(), release(), 90, FACTS),
+        "llm-pvc-own-facts": llm_inference_service(spec(replicas=2), on_claim, 0, OWN),
+    }
+
+
+def text(obj: Object) -> str:
+    """Return an object as its file has it."""
+    return yaml.dump(obj, Dumper=_Plain, sort_keys=False, width=100)
+
+
+class _Plain(yaml.SafeDumper):
+    """Without anchors: what stands twice is written twice."""
+
+    def ignore_aliases(self, _data: Any) -> bool:
+        return True
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    for old in GOLDEN.glob("*.yaml"):
+        old.unlink()
+    for name, obj in objects().items():
+        (GOLDEN / f"{name}.yaml").write_text(text(obj))

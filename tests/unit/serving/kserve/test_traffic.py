@@ -1,0 +1,94 @@
+"""The mechanisms: weights go in, and the same weights come out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from penstock.core.errors import Conflict
+from penstock.core.identity import Digest
+from penstock.core.spec import ModelSpec
+from serving.cluster import Object
+from serving.headers import SERVICE
+from serving.kserve.facts import Facts
+from serving.kserve.llm_inference_service import weight_of
+from serving.kserve.traffic import LlmTraffic, RouteTraffic
+from serving.manifests import Release
+from tests.fakes.cluster import MemoryCluster
+
+FACTS = Facts()
+SPEC = ModelSpec.model_validate({"name": "m", "source": "hf://a/b"})
+ROOT = Digest.of(b"x")
+RELEASE = Release(2, f"s3://bucket/models/{ROOT.hex}", ROOT)
+BOTH = {"m-v1": 75, "m-v2": 25}
+
+
+@pytest.mark.parametrize("traffic", [RouteTraffic(FACTS), LlmTraffic(FACTS)])
+def test_a_carrier_keeps_what_it_is_told_and_everything_else(traffic: Any) -> None:
+    made = traffic.carrying("m", {"m-v1": 100})
+    assert traffic.weights_of(made) == {"m-v1": 100}
+    marked = {**made, "metadata": {**made["metadata"], "annotations": {"a": "b", **_of(made)}}}
+    changed = traffic.weighted(marked, BOTH)
+    assert traffic.weights_of(changed) == BOTH
+    assert changed["metadata"]["annotations"]["a"] == "b"
+    assert changed["spec"]["hostnames"] == made["spec"]["hostnames"]
+    assert traffic.weights_of(traffic.weighted(changed, {"m-v2": 100})) == {"m-v2": 100}
+
+
+def _of(obj: Object) -> dict[str, str]:
+    found: dict[str, str] = obj["metadata"].get("annotations", {})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("traffic", "suffix"),
+    [(RouteTraffic(FACTS), "-predictor"), (LlmTraffic(FACTS), "-kserve-workload-svc")],
+)
+def test_a_version_at_nothing_is_reached_by_its_name_alone(traffic: Any, suffix: str) -> None:
+    rules = traffic.carrying("m", {"m-v1": 100, "m-v2": 0})["spec"]["rules"]
+    found = {
+        rule["matches"][0]["headers"][0]["value"]: [b["name"] for b in rule["backendRefs"]]
+        for rule in rules
+        if rule["matches"][0].get("headers")
+    }
+    assert found == {name: [f"{name}{suffix}"] for name in ("m-v1", "m-v2")}
+    named = {r["matches"][0]["headers"][0]["name"] for r in rules if "headers" in r["matches"][0]}
+    assert named == {SERVICE}
+
+
+class Busy(MemoryCluster):
+    """A cluster whose own controller writes just before we do."""
+
+    conflicts = 2
+
+    def replace(self, obj: Object, *, dry_run: bool = False) -> Object:
+        if self.conflicts:
+            self.conflicts -= 1
+            raise Conflict("its controller was faster")
+        return super().replace(obj, dry_run=dry_run)
+
+
+def test_members_follow_the_carrier_whoever_else_writes() -> None:
+    traffic, cluster = LlmTraffic(FACTS), Busy()
+    for number in (1, 2):
+        cluster.create(traffic.version(SPEC, Release(number, RELEASE.storage_uri, ROOT)))
+    for _ in range(2):
+        traffic.enforce(cluster, traffic.carrying("m", {**BOTH, "m-v9": 0}))
+    found = {o["metadata"]["name"]: weight_of(o) for o in cluster.list("LLMInferenceService")}
+    assert found == BOTH
+
+
+def test_a_share_is_no_change_of_a_version_and_an_argument_is() -> None:
+    traffic, cluster = LlmTraffic(FACTS), MemoryCluster()
+    cluster.create(traffic.version(SPEC, RELEASE))
+    before = cluster.get("LLMInferenceService", "m-v2")
+    assert before is not None
+    traffic.enforce(cluster, traffic.carrying("m", BOTH))
+    after = cluster.get("LLMInferenceService", "m-v2")
+    assert after is not None
+    assert weight_of(after) != weight_of(before)
+    assert traffic.content(after) == traffic.content(before)
+    edited = {**after, "spec": {**after["spec"], "replicas": 9}}
+    assert traffic.content(edited) != traffic.content(before)
+    assert RouteTraffic(FACTS).content({"metadata": {"generation": 3}}) == "3"

@@ -1,0 +1,156 @@
+"""What keeps a cluster from serving a model is said before anything changes, with its fix."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from penstock.core.checks import Check, refuse
+from penstock.core.errors import ConfigurationError
+from penstock.core.spec import KServe, ModelSpec
+from serving.kserve.facts import Gateway, Storage
+from serving.targets.probe import Found, address_of, checks, facts_of, gateway_of, mechanism
+
+WHERE = KServe.model_validate({"namespace": "models"})
+SPEC = ModelSpec.model_validate({"name": "m", "source": "hf://a/b"})
+GATEWAY = {
+    "status": {
+        "addresses": [{"value": "10.0.0.9"}],
+        "conditions": [{"type": "Programmed", "status": "True"}],
+    }
+}
+WELL = Found(
+    server="v1.34.4",
+    kinds={"InferenceService": ("v1beta1",), "HTTPRoute": ("v1",), "LLMInferenceService": ()},
+    kserve="0.20.0",
+    ingress={"enableGatewayApi": True, "ingressDomain": "models.example"},
+    gateway=GATEWAY,
+    runtimes=("penstock-cpu",),
+    rights={("create", "InferenceService"): True},
+    gpus=0,
+)
+
+
+def _wrong(found: Found, where: KServe = WHERE, spec: ModelSpec = SPEC) -> list[Check]:
+    return [check for check in checks(found, where, spec) if not check.ok]
+
+
+def _gateway(**status: Any) -> dict[str, Any]:
+    return {"status": {**GATEWAY["status"], **status}}
+
+
+def test_a_cluster_that_can_is_not_refused() -> None:
+    assert _wrong(WELL) == []
+    refuse(checks(WELL, WHERE, SPEC))
+
+
+@pytest.mark.parametrize(
+    ("found", "name", "says", "hint"),
+    [
+        (
+            replace(WELL, kinds={**WELL.kinds, "HTTPRoute": ()}),
+            "HTTPRoute",
+            "Gateway API is not installed",
+            "install-on-a-cluster",
+        ),
+        (
+            replace(WELL, kinds={**WELL.kinds, "InferenceService": (), "LLMInferenceService": ()}),
+            "LLMInferenceService",
+            "KServe is not installed",
+            "install-on-a-cluster",
+        ),
+        (replace(WELL, kserve="0.15.2"), "kserve", "0.15.2 is too old; allowed: 0.17", "upgrade"),
+        (replace(WELL, gateway=None), "gateway", "no Gateway kserve/kserve-ingr", "target.kserve"),
+        (
+            replace(
+                WELL,
+                gateway=_gateway(conditions=[{"type": "Programmed", "message": "no proxy"}]),
+            ),
+            "gateway",
+            "not programmed: no proxy",
+            "controller running",
+        ),
+        (replace(WELL, gateway=_gateway(addresses=[])), "gateway address", "none", "address"),
+        (
+            replace(WELL, runtimes=()),
+            "runtime",
+            "no ServingRuntime penstock-cpu",
+            "deploy/runtimes",
+        ),
+        (
+            replace(WELL, rights={("create", "InferenceService"): False}),
+            "rights",
+            "missing in namespace models: create InferenceService",
+            "deploy/runner",
+        ),
+    ],
+)
+def test_what_is_missing_is_named_with_its_fix(
+    found: Found, name: str, says: str, hint: str
+) -> None:
+    first = _wrong(found)[0]
+    assert first.name == name
+    assert says in first.found
+    assert hint in first.hint
+    with pytest.raises(ConfigurationError, match=name) as problem:
+        refuse(checks(found, WHERE, SPEC))
+    assert problem.value.hint == first.hint
+
+
+def test_what_cannot_be_seen_is_no_refusal() -> None:
+    blind = replace(WELL, kserve="", ingress={}, gpus=None)
+    assert _wrong(blind) == []
+
+
+def test_gpus_are_counted_where_nodes_can_be_seen() -> None:
+    spec = ModelSpec.model_validate(
+        {"name": "m", "source": "hf://a/b", "hardware": {"accelerator": "nvidia-l4", "count": 2}}
+    )
+    found = replace(WELL, runtimes=("kserve-vllmserver",), gpus=1)
+    assert [check.found for check in _wrong(found, spec=spec)] == [
+        "1 on all nodes, 2 wanted per replica"
+    ]
+    assert _wrong(replace(found, gpus=2), spec=spec) == []
+
+
+@pytest.mark.parametrize(("version", "ok"), [("0.20.0", False), ("", False), ("0.21.0", True)])
+def test_mode_standard_wants_a_kserve_that_splits(version: str, ok: bool) -> None:
+    where = WHERE.model_copy(update={"mode": "standard"})
+    wrong = _wrong(replace(WELL, kserve=version), where)
+    assert [check.name for check in wrong] == ([] if ok else ["mode standard"])
+    if not ok:
+        assert "kserve#5912" in wrong[0].found
+        assert "mode route" in wrong[0].hint
+
+
+@pytest.mark.parametrize(
+    ("kinds", "mode", "chosen"),
+    [
+        ({"InferenceService": ("v1beta1",), "LLMInferenceService": ("v1alpha2",)}, "auto", "route"),
+        ({"LLMInferenceService": ("v1alpha2",)}, "auto", "llmisvc"),
+        ({"InferenceService": ("v1beta1",)}, "llmisvc", "llmisvc"),
+    ],
+)
+def test_route_is_preferred_unless_told_otherwise(kinds: Any, mode: Any, chosen: str) -> None:
+    where = WHERE.model_copy(update={"mode": mode})
+    assert mechanism(replace(WELL, kinds=kinds), where) == chosen
+
+
+def test_the_gateway_is_the_specs_then_kserves_then_the_default() -> None:
+    named = KServe.model_validate({"gateway": "a/b", "address": "https://models.example"})
+    assert gateway_of(named, {"kserveIngressGateway": "c/d"}) == ("a", "b")
+    assert gateway_of(WHERE, {"kserveIngressGateway": "c/d"}) == ("c", "d")
+    assert gateway_of(WHERE, {}) == ("kserve", "kserve-ingress-gateway")
+    assert address_of(WELL, named) == "https://models.example"
+    assert address_of(WELL, WHERE) == "http://10.0.0.9"
+    assert address_of(replace(WELL, gateway=None), WHERE) == ""
+
+
+def test_the_objects_depend_on_what_was_found() -> None:
+    where = KServe.model_validate({"images": "ghcr.io/org", "runtime_class": "nvidia"})
+    facts = facts_of(WELL, where, Storage(secret="s"))
+    assert facts.gateway == Gateway(domain="models.example")
+    assert facts.image("x") == f"ghcr.io/org/x:{facts.version}"
+    assert (facts.runtime_class, facts.storage.secret) == ("nvidia", "s")

@@ -1,0 +1,135 @@
+"""What is read of pods, and how."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from penstock.core.errors import NotReady
+from serving.kube.calls import Call
+from serving.kube.errors import Forbidden
+from serving.sources.pods import Pod
+from serving.targets.scrape import PodScraper, PrometheusScraper, pod_of
+
+POD = Pod("u1", "m-v1-predictor-abc", "m-v1", "10.0.0.7:8080", True)
+
+
+class Api:
+    """The part of an API server that is asked for pods."""
+
+    def __init__(self, pods: list[dict[str, Any]] | None = None, *, allowed: bool = True) -> None:
+        self.found, self.allowed, self.asked = pods or [], allowed, list[Call]()
+
+    def list(self, call: Call) -> tuple[list[dict[str, Any]], str]:
+        self.asked.append(call)
+        return self.found, "1"
+
+    def text(self, call: Call) -> str:
+        self.asked.append(call)
+        if not self.allowed:
+            raise Forbidden("get Pod proxy: no")
+        return "penstock_users_start_time_seconds 5.0\n"
+
+
+class Cluster:
+    """A cluster whose API is `Api`."""
+
+    namespace = "models"
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+
+
+def _pod(*, ready: str = "True", **metadata: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "p", "uid": "u", **metadata},
+        "spec": {"containers": [{"ports": [{"containerPort": 8080}]}]},
+        "status": {"podIP": "10.0.0.7", "conditions": [{"type": "Ready", "status": ready}]},
+    }
+
+
+def _selector(service: str) -> str:
+    return f"of={service}"
+
+
+def _scraper(api: Api, answer: Any) -> PodScraper:
+    return PodScraper(Cluster(api), _selector, httpx.MockTransport(answer))  # type: ignore[arg-type]
+
+
+def test_a_pod_is_where_its_port_is() -> None:
+    assert pod_of(_pod(), "m-v1") == Pod("u", "p", "m-v1", "10.0.0.7:8080", True)
+    assert not pod_of(_pod(ready="False"), "m-v1").ready
+    annotated = _pod(annotations={"prometheus.io/port": "9090"})
+    assert pod_of(annotated, "m-v1").address == "10.0.0.7:9090"
+    bare = {**_pod(), "spec": {"containers": [{}]}, "status": {}}
+    assert pod_of(bare, "m-v1") == Pod("u", "p", "m-v1", ":8080", False)
+
+
+def test_pods_that_end_are_left_out() -> None:
+    api = Api([_pod(), _pod(deletionTimestamp="now")])
+    assert len(_scraper(api, lambda _r: httpx.Response(200)).pods("m-v1")) == 1
+    assert dict(api.asked[0].query) == {"labelSelector": "of=m-v1"}
+
+
+def test_pods_are_read_directly() -> None:
+    api = Api()
+    scraper = _scraper(api, lambda r: httpx.Response(200, text=f"from_{r.url.host[-1]} 1\n"))
+    assert [s.name for s in scraper.samples(POD)] == ["from_7"]
+    assert api.asked == []
+
+
+def test_where_addresses_mean_nothing_the_api_server_is_asked() -> None:
+    def answer(_request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectTimeout("no way")
+
+    api = Api()
+    scraper = _scraper(api, answer)
+    assert [s.value for s in scraper.samples(POD)] == [5.0]
+    assert (
+        api.asked[0].path
+        == "/api/v1/namespaces/models/pods/m-v1-predictor-abc%3A8080/proxy/metrics"
+    )
+    with pytest.raises(NotReady, match="get Pod proxy: no"):
+        _scraper(Api(allowed=False), answer).samples(POD)
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_pod_that_does_not_tell_is_no_evidence(status: int) -> None:
+    with pytest.raises(NotReady, match=POD.name):
+        _scraper(Api(), lambda _r: httpx.Response(status)).samples(POD)
+
+
+def _prometheus(answer: httpx.Response) -> PrometheusScraper:
+    seen: list[str] = []
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.params["query"])
+        assert 'pod="m-v1-predictor-abc"' in seen[-1]
+        return answer
+
+    transport = httpx.MockTransport(reply)
+    return PrometheusScraper(Cluster(Api()), _selector, "http://p", transport)  # type: ignore[arg-type]
+
+
+def test_prometheus_tells_what_it_scraped_last() -> None:
+    metric = {"__name__": "penstock_users_requests_total", "code": "200"}
+    body = {"data": {"result": [{"metric": metric, "value": [1.0, "42"]}]}}
+    found = _prometheus(httpx.Response(200, json=body)).samples(POD)
+    assert [(s.name, s.labels["code"], s.value) for s in found] == [
+        ("penstock_users_requests_total", "200", 42.0)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (httpx.Response(200, json={"data": {"result": []}}), "no series"),
+        (httpx.Response(503), "503"),
+        (httpx.Response(200, text="<html>"), "Prometheus at http://p"),
+    ],
+)
+def test_a_prometheus_that_does_not_know_is_no_evidence(answer: httpx.Response, says: str) -> None:
+    with pytest.raises(NotReady, match=says):
+        _prometheus(answer).samples(POD)
