@@ -72,6 +72,7 @@ fix: setup ## what a machine can repair
 golden: setup ## regenerate what golden tests compare: read the diff before you commit it
 	@$(BIN)/python -m pipelines.compile tests/golden/pipelines
 	@$(BIN)/python -m penstock.cli.schema
+	@$(BIN)/python -m tests.unit.serving.kserve.objects
 	@$(BIN)/python -c "from registry.passport import schema_text; import sys; sys.stdout.write(schema_text())" > docs/reference/passport.schema.json
 
 lock: setup ## resolve the pins again

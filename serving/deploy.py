@@ -80,7 +80,7 @@ def deploy(site: Site, spec: ModelSpec, release: Release) -> Deployed:
             cluster.delete(traffic.served, service)
         raise
     _shift(site, spec.name, service)
-    _until_routed(site, service)
+    _until_routed(site, spec.name, service)
     replaced = tuple(
         obj["metadata"]["name"]
         for obj in cluster.list(traffic.served)
@@ -136,7 +136,7 @@ def revert(site: Site, name: str, timeout_s: float) -> Deployed:
     gone = cluster.get(traffic.served, left)
     marks = {acting.PREVIOUS: acting.snapshot(gone)} if gone is not None else {}
     _shift(site, name, service, marks)
-    _until_routed(site, service)
+    _until_routed(site, name, service)
     cluster.delete(traffic.served, left)
     return Deployed(service, ready_s, {service: 100}, (left,))
 
@@ -164,7 +164,7 @@ def _until_ready(site: Site, service: str, timeout_s: float) -> float:
     )
 
 
-def _until_routed(site: Site, service: str) -> None:
+def _until_routed(site: Site, name: str, service: str) -> None:
     """Wait until all traffic goes to a service; a weight counts once it was read back."""
     never, deadline = threading.Event(), time.monotonic() + _ROUTED_S
     while site.observed() != {service: 100}:
@@ -176,6 +176,9 @@ def _until_routed(site: Site, service: str) -> None:
                 hint=f"{site.hint}; then run again",
             )
         never.wait(_POLL_S)
+        carrier = site.cluster.get(site.traffic.carrier, name)
+        if carrier is not None:
+            site.traffic.enforce(site.cluster, carrier)
 
 
 def _seen(obj: Object) -> tuple[bool, str]:

@@ -14,7 +14,7 @@ from serving.headers import SERVICE
 from serving.kserve import http_route, llm_inference_service
 from serving.kserve.facts import Facts
 from serving.kserve.inference_service import inference_service
-from serving.manifests import Release
+from serving.manifests import Release, ready
 
 WEIGHTS = "penstock.dev/weights"
 """On the HTTPRoute of `llmisvc`: the shares that the members are to have."""
@@ -108,10 +108,17 @@ class LlmTraffic:
         return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
 
     def enforce(self, cluster: Cluster, obj: Object) -> None:
-        """Give every member its weight; those that gain come first, so that no sum is zero."""
+        """Give every member its weight; nothing only when those that gain have theirs.
+
+        A write makes a member not ready for a moment, and KServe leaves it out of the routes
+        meanwhile (v0.20.0, `filterEligibleMembers`): if the others had nothing then, users would
+        get an empty 500. So this must be called until the shares are observed.
+        """
         wanted = self.weights_of(obj)
-        for service in sorted(wanted, key=lambda each: -wanted[each]):
-            _give(cluster, service, wanted[service])
+        given = [_give(cluster, each, wanted[each]) for each in sorted(wanted) if wanted[each]]
+        if all(given):
+            for service in sorted(wanted):
+                _give(cluster, service, wanted[service])
 
 
 def _alone(service: str) -> Object:
@@ -132,13 +139,17 @@ def _alone(service: str) -> Object:
     }
 
 
-def _give(cluster: Cluster, service: str, weight: int) -> None:
+def _give(cluster: Cluster, service: str, weight: int) -> bool:
+    """Give a member its weight; return whether it had it already, and is ready."""
     for _ in range(_ATTEMPTS):
         member = cluster.get("LLMInferenceService", service)
-        if member is None or llm_inference_service.weight_of(member) == weight:
-            return
+        if member is None:
+            return False
+        if llm_inference_service.weight_of(member) == weight:
+            return ready(member)[0]
         try:
             cluster.replace(llm_inference_service.with_weight(member, weight))
         except Conflict:
             continue  # its controller wrote meanwhile
-        return
+        return False
+    return False

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from penstock.core.errors import LifecycleError
-from tests.cluster import build, cgroups, namespace, packages
+from tests.cluster import build, cgroups, namespace, packages, python_images
 from tests.cluster.places import Place
 from tests.cluster.waiting import pause
 
@@ -31,6 +31,7 @@ def build_() -> None:
     build.binaries(click.echo)
     packages.base(packages.debian(click.echo), click.echo)
     packages.environment(click.echo)
+    python_images.kserve_storage(fetch=True)
 
 
 @main.command()

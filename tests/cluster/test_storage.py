@@ -62,7 +62,10 @@ def state() -> dict[str, str]:
 def world(state: dict[str, str]) -> Iterator[World]:
     """A namespace with the runtime, and the images it names."""
     busybox = packages.debian(lambda _said: None) / "usr/bin/busybox"
-    tag = python_images.put(f"http://{state['registry']}", busybox)
+    try:
+        tag = python_images.put(f"http://{state['registry']}", busybox)
+    except packages.PackageError as problem:
+        pytest.skip(f"{problem}: {problem.hint}")
     here = facts(SPACE, state["s3"], tag)
     cluster = connect(namespace=SPACE, kubeconfig=state["kubeconfig"])
     cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}})

@@ -79,6 +79,28 @@ def test_members_follow_the_carrier_whoever_else_writes() -> None:
     assert found == BOTH
 
 
+def test_nobody_goes_to_nothing_before_the_others_have_theirs_and_are_ready() -> None:
+    traffic, cluster = LlmTraffic(FACTS), MemoryCluster()
+    for number in (1, 2):
+        cluster.create(traffic.version(SPEC, Release(number, RELEASE.storage_uri, ROOT)))
+
+    def shares() -> dict[str, int]:
+        found = cluster.list("LLMInferenceService")
+        return {obj["metadata"]["name"]: weight_of(obj) for obj in found}
+
+    traffic.enforce(cluster, traffic.carrying("m", {"m-v1": 50, "m-v2": 50}))
+    all_of_it = traffic.carrying("m", {"m-v1": 0, "m-v2": 100})
+    for _ in range(3):
+        traffic.enforce(cluster, all_of_it)
+        assert shares() == {"m-v1": 50, "m-v2": 100}
+    member = cluster.get("LLMInferenceService", "m-v2")
+    assert member is not None
+    status = {"conditions": [{"type": "Ready", "status": "True"}]}
+    cluster.replace_status({**member, "status": status})
+    traffic.enforce(cluster, all_of_it)
+    assert shares() == {"m-v1": 0, "m-v2": 100}
+
+
 def test_a_share_is_no_change_of_a_version_and_an_argument_is() -> None:
     traffic, cluster = LlmTraffic(FACTS), MemoryCluster()
     cluster.create(traffic.version(SPEC, RELEASE))

@@ -81,9 +81,9 @@ def test_success_is_no_refusal() -> None:
         (
             ROUTE.call("create"),
             400,
-            {"message": 'strict decoding error: unknown field "spec.tpyo"'},
+            {"message": 'strict decoding error: unknown field "spec.hostname"'},
             Refused,
-            'create HTTPRoute models/llama: strict decoding error: unknown field "spec.tpyo"',
+            'create HTTPRoute models/llama: strict decoding error: unknown field "spec.hostname"',
         ),
         (ROUTE.call("create"), 422, {"message": "weight: Invalid value: -1"}, Refused, "-1"),
         (
