@@ -38,10 +38,10 @@ soak: setup ## kills and interleavings by the thousand: minutes
 conformance: setup ## what we write, read by transformers 4.57 and vLLM: minutes, and gigabytes once
 	@$(BIN)/python -m pytest -q -m conformance tests/conformance
 
-cluster-up: setup ## a real Kubernetes with KServe, without Docker; builds it first (ten minutes, once)
+cluster-up: setup ## a real Kubernetes with KServe, without Docker; builds it once, ten minutes
 	@$(BIN)/python -m tests.cluster up
 
-cluster-down: setup ## end it; nothing stays behind
+cluster-down: setup ## end it, also after a crash
 	@$(BIN)/python -m tests.cluster down
 
 cluster-status: setup ## its processes, memory and addresses

@@ -20,7 +20,7 @@ from serving import lease
 from serving.cluster import Cluster, Object
 from serving.manifests import STICKY
 from serving.rollout import events
-from serving.rollout.decide import Remove, Seen, Stay
+from serving.rollout.decide import Remove, Resume, Seen, Shift, Stay
 from serving.rollout.evidence import Batch
 from serving.rollout.judge import Judge
 from serving.rollout.record import Command, Record, digest_of
@@ -145,7 +145,8 @@ class Controller:
         """Become the owner: writers of the epoch before have lost."""
         epoch = record.epoch + 1
         mine = replace(record, owner=self._owner, epoch=epoch)
-        return self._commit(obj, record, mine, events.changed(owner=self._owner, epoch=epoch))
+        event = events.changed(owner=self._owner, epoch=epoch)
+        return self._commit(obj, record, mine, event, moves=False)
 
     def _step(self, obj: Object, record: Record, seen: Seen, judge: Judge) -> Step:
         batch = Batch() if record.over else self._world.evidence(record, seen)
@@ -157,7 +158,8 @@ class Controller:
             event = events.looked(batch, seen, made.action)
             if made.record.phase == "promoted" and record.phase != "promoted":
                 obj = self._with_previous(obj, record.stable)
-            obj, committed = self._commit(obj, record, made.record, event)
+            moves = isinstance(made.action, Shift | Resume)
+            obj, committed = self._commit(obj, record, made.record, event, moves=moves)
             made = made._replace(record=committed)
         if not still or seen.routed != weights(made.record):
             self._traffic.enforce(self._cluster, obj)
@@ -169,12 +171,12 @@ class Controller:
         return obj if served is None else annotated(obj, {PREVIOUS: snapshot(served)})
 
     def _commit(
-        self, obj: Object, before: Record, after: Record, event: str
+        self, obj: Object, before: Record, after: Record, event: str, *, moves: bool
     ) -> tuple[Object, Record]:
         name = obj["metadata"]["name"]
         self._log.append(name, events.line(before.chain, event))
         linked = after.linked(event)
-        new = _written(self._traffic, obj, linked)
+        new = _moved(self._traffic, obj, linked) if moves else _marked(obj, linked)
         replaced = self._cluster.replace(new)
         self._written[name] = (new["metadata"]["annotations"][RECORD], linked)
         return replaced, linked
@@ -229,12 +231,8 @@ def begin(
     event = events.started(record)
     log.append(name, events.line("", event))
     linked = record.linked(event)
-    annotations = obj["metadata"].get("annotations", {}) | {
-        POLICY: policy.model_dump_json(),
-        STICKY: str(policy.sticky).lower(),
-    }
-    obj = {**obj, "metadata": {**obj["metadata"], "annotations": annotations}}
-    cluster.replace(_written(traffic, obj, linked))
+    obj = annotated(obj, {POLICY: policy.model_dump_json(), STICKY: str(policy.sticky).lower()})
+    cluster.replace(_moved(traffic, obj, linked))
     return linked
 
 
@@ -273,7 +271,7 @@ def command(
         log.append(name, events.line(record.chain, event))
         linked = replace(record, command=asked).linked(event)
         try:
-            cluster.replace(_written(traffic, obj, linked))
+            cluster.replace(_marked(obj, linked))
         except Conflict:
             continue  # its owner wrote meanwhile: read again
         return linked
@@ -328,12 +326,16 @@ def told(shares: Mapping[str, int]) -> str:
     return ", ".join(f"{service} {share} %" for service, share in sorted(shares.items()))
 
 
-def _written(traffic: Traffic, obj: Object, record: Record) -> Object:
-    """Return the carrier with a record and the weights that follow from it.
+def _moved(traffic: Traffic, obj: Object, record: Record) -> Object:
+    """Return the carrier with a record and the weights that follow from it."""
+    return traffic.weighted(_marked(obj, record), weights(record))
 
-    Weights that somebody else set stay as they are while the rollout is held for that: a person at
-    the route has a reason, and a fight over it would help nobody.
+
+def _marked(obj: Object, record: Record) -> Object:
+    """Return the carrier with a record, and its weights as they are.
+
+    They are the record's, unless somebody else set them: a person at the route has a reason, and
+    a fight over it would help nobody.
     """
     marks = {RECORD: record.to_json(), EPOCH: str(record.epoch), PHASE: record.phase}
-    marked = annotated(obj, marks)
-    return marked if record.held == "edited" else traffic.weighted(marked, weights(record))
+    return annotated(obj, marks)

@@ -14,9 +14,8 @@ from penstock.core.spec import ModelSpec
 from serving import controller as acting
 from serving.cluster import Cluster, Object
 from serving.manifests import NAME, Release, ready, service_name
-from serving.traffic import LocalTraffic, Traffic
+from serving.traffic import Traffic
 
-LOCAL = LocalTraffic()
 _ROUTED_S = 30.0
 _POLL_S = 0.05
 
@@ -29,7 +28,7 @@ class Site:
     observed: Callable[[], Mapping[str, int]]
     """Returns the weights that really route; the old version goes only after that."""
 
-    traffic: Traffic = LOCAL
+    traffic: Traffic = acting.LOCAL
     why: Callable[[str], str] = lambda _service: ""
     """Returns what keeps a version's processes from serving; empty when nothing is known."""
 
@@ -51,7 +50,9 @@ class Deployed:
     replaced: tuple[str, ...]
 
 
-def propose(cluster: Cluster, spec: ModelSpec, release: Release, traffic: Traffic = LOCAL) -> str:
+def propose(
+    cluster: Cluster, spec: ModelSpec, release: Release, traffic: Traffic = acting.LOCAL
+) -> str:
     """Create what serves a version, without traffic, if it is not there; return its name."""
     service = service_name(spec.name, release.version)
     if cluster.get(traffic.served, service) is None:

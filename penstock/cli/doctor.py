@@ -67,6 +67,8 @@ def _storage(settings: Settings) -> Check:
 def _registry(settings: Settings) -> Check:
     from components.steps.verbs import catalog_of
 
+    if settings.own_registry and not (settings.home / "mlflow.db").exists():
+        return Check("mlflow", True, "none yet, MLFLOW_TRACKING_URI is not set")
     try:
         aliased = catalog_of(settings).aliased()
     except LifecycleError as problem:

@@ -124,6 +124,29 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_target
 
 
+def gc_options(keep: str) -> Callable[[Any], Any]:
+    """Return what adds the options of a command that removes what nothing needs.
+
+    Args:
+        keep: What `--unused-for` keeps, and why.
+    """
+    options = (
+        click.option(
+            "--unused-for",
+            "hours",
+            default=24.0,
+            show_default=True,
+            type=click.FloatRange(0),
+            metavar="HOURS",
+            help=keep,
+        ),
+        click.option(
+            "--dry-run", is_flag=True, help="Say what would be removed, and remove nothing."
+        ),
+    )
+    return lambda command: options[0](options[1](command))
+
+
 def need(extra: str, *modules: str) -> None:
     """Raise with the install line when an extra's packages are not here."""
     import importlib.util

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from penstock.cli.edge import output_option, print_json, settings_of
+from penstock.cli.edge import gc_options, output_option, print_json, settings_of
 from penstock.cli.engine_view import cache_of
 from penstock.core.errors import StoreError
 
@@ -21,16 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("gc")
-@click.option(
-    "--unused-for",
-    "hours",
-    default=24.0,
-    show_default=True,
-    type=click.FloatRange(0),
-    metavar="HOURS",
-    help="Keep what was built or found within this time: a run may be about to judge it.",
-)
-@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@gc_options("Keep what was built or found within this time: a run may be about to judge it.")
 @output_option
 def command(hours: float, dry_run: bool, output: str) -> None:
     """Remove engines that are not served and whose model nothing needs, and unfinished builds.
@@ -60,9 +51,9 @@ def _referenced(cache: EngineCache, settings: Settings, found: list[Unused]) -> 
     finished = [each.digest for each in found if each.finished]
     if not finished:
         return set()
-    from penstock.cli.store import _needed
+    from penstock.cli.store import needed_by
 
-    services, needed = _services(settings), _needed(settings)
+    services, needed = _services(settings), needed_by(settings)
     kept = {digest for digest in finished if digest.hex in services}
     for digest in finished:
         with suppress(StoreError):  # what is damaged belongs to nothing

@@ -6,11 +6,11 @@ import time
 
 import click
 
-from penstock.cli.edge import need, output_option, print_json, settings_of
+from penstock.cli.edge import gc_options, need, output_option, print_json, settings_of
 from penstock.core.identity import Digest
 from penstock.core.settings import Settings
 
-_Kept = dict[Digest, list[str]]
+Kept = dict[Digest, list[str]]
 
 
 @click.group()
@@ -25,7 +25,7 @@ def list_(output: str) -> None:
     from registry.store import Store
 
     settings = settings_of()
-    store, needed = Store(settings.store), _needed(settings)
+    store, needed = Store(settings.store), needed_by(settings)
     rows = [
         {
             "root": str(root),
@@ -48,23 +48,14 @@ def list_(output: str) -> None:
 
 
 @command.command()
-@click.option(
-    "--unused-for",
-    "hours",
-    default=24.0,
-    show_default=True,
-    type=click.FloatRange(0),
-    metavar="HOURS",
-    help="Keep what was pulled within this time: a run may be about to register it.",
-)
-@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@gc_options("Keep what was pulled within this time: a run may be about to register it.")
 @output_option
 def gc(hours: float, dry_run: bool, output: str) -> None:
     """Remove checkpoints that are not served and that no alias of the registry points at."""
     from registry.store import Store
 
     settings = settings_of()
-    store, needed = Store(settings.store), _needed(settings)
+    store, needed = Store(settings.store), needed_by(settings)
     recent = time.time() - hours * 3600
     removed = [r for r in store.roots() if r not in needed and store.used_at(r) <= recent]
     freed = 0 if dry_run else store.gc([r for r in store.roots() if r not in removed])
@@ -76,14 +67,14 @@ def gc(hours: float, dry_run: bool, output: str) -> None:
     click.echo(f"{verb} {len(removed)} checkpoints" + ("" if dry_run else f", {freed:,} bytes"))
 
 
-def _needed(settings: Settings) -> _Kept:
+def needed_by(settings: Settings) -> Kept:
     """Return what needs each checkpoint: services of this machine, aliases of the registry."""
     need("local", "mlflow")
     from registry.catalog import Catalog
     from serving.local import lifecycle
     from serving.manifests import ROOT
 
-    found: _Kept = {}
+    found: Kept = {}
     if (settings.cluster / "cluster.db").exists():
         for obj in lifecycle.cluster(settings).list("InferenceService"):
             root = Digest.parse(obj["metadata"]["annotations"][ROOT])

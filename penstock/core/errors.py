@@ -4,6 +4,7 @@
   x ConfigurationError       2  the request is wrong: fix it, do not retry
     - SpecError              2  model.yaml, one `Mistake` per problem
     - PortOccupied           2  another process listens there
+    - NoAccess               2  no usable way into a cluster (serving.kube.errors)
     - RecipeImpossible       2  this precision cannot be made of, or run with, what is there
   x HubError                 3  the Hub refused or cannot be reached
     - RepositoryNotFound     3
@@ -27,6 +28,8 @@
     - NotReady               7  did not become ready in time
     - EngineRefused          7  this engine cannot run this checkpoint correctly
     - BuildFailed            7  an engine could not be built
+    - Absent, NotServed, Forbidden, Refused, Expired, Unreachable
+                             7  what a Kubernetes API says (serving.kube.errors)
   x StepFailed               the exit code of what failed inside the pipeline's step
   x Interrupted            130  Ctrl-C
 """

@@ -334,10 +334,10 @@ class KServe(_Part):
     )
     storage: str | None = Field(
         None,
-        pattern=r"^(s3://[^/]+/.+|pvc://[^/]+(/.+)?)$",
+        pattern=r"^(s3://[^/]+/.+|pvc://[^/=]+(/[^=]+)?=/.+)$",
         description="Where checkpoints are brought for pods to read: s3://BUCKET/PREFIX, or "
-        "pvc://CLAIM/PATH where that volume is the store of whoever runs this. null: pods pull "
-        "hf://ORG/NAME themselves, and only what came from the Hub as it is can be served.",
+        "pvc://CLAIM/PATH=/FOLDER, a claim that is mounted at FOLDER where this runs. null: pods "
+        "pull hf://ORG/NAME themselves, and only what came from the Hub as it is can be served.",
     )
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from penstock.core.errors import Conflict
 from penstock.core.spec import ModelSpec
 from serving.cluster import Cluster, Kind, Object
-from serving.headers import SERVICE
 from serving.kserve import http_route, llm_inference_service
 from serving.kserve.facts import Facts
 from serving.kserve.inference_service import inference_service
@@ -20,7 +19,6 @@ WEIGHTS = "penstock.dev/weights"
 """On the HTTPRoute of `llmisvc`: the shares that the members are to have."""
 
 _ATTEMPTS = 5
-_WORKLOAD = "-kserve-workload-svc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ class LlmTraffic:
         metadata = obj["metadata"]
         text = json.dumps(dict(sorted(weights.items())))
         annotations = {**metadata.get("annotations", {}), WEIGHTS: text}
-        rules = [_alone(service) for service in sorted(weights)]
+        rules = llm_inference_service.alone(weights)
         return {
             **obj,
             "metadata": {**metadata, "annotations": annotations},
@@ -119,24 +117,6 @@ class LlmTraffic:
         if all(given):
             for service in sorted(wanted):
                 _give(cluster, service, wanted[service])
-
-
-def _alone(service: str) -> Object:
-    """Return the rule that leads to one member, whatever its share."""
-    header = {"type": "Exact", "name": SERVICE, "value": service}
-    return {
-        "matches": [{"path": {"type": "PathPrefix", "value": "/"}, "headers": [header]}],
-        "backendRefs": [
-            {
-                "group": "",
-                "kind": "Service",
-                "name": f"{service}{_WORKLOAD}",
-                "port": llm_inference_service.PORT,
-                "weight": 1,
-            }
-        ],
-        "timeouts": http_route.NO_TIMEOUT,
-    }
 
 
 def _give(cluster: Cluster, service: str, weight: int) -> bool:

@@ -22,6 +22,7 @@ from serving.kserve.facts import Facts, Storage
 from serving.kserve.traffic import LlmTraffic, RouteTraffic
 from serving.kube import KubernetesCluster
 from serving.kube.calls import Target as ApiTarget
+from serving.kube.patience import Patience
 from serving.manifests import NAME, VERSION, version_of
 from serving.sources.pods import PodCounters, Scraper
 from serving.sources.replay import Load, Prompt
@@ -31,6 +32,9 @@ from serving.targets.diagnosis import Trouble, sentence
 from serving.targets.scrape import PodScraper, PrometheusScraper
 from serving.targets.target import MAX_NEW_TOKENS, prompts_from_json, prompts_to_json
 from serving.traffic import Traffic
+
+PATIENCE = Patience(total_s=10.0)
+"""Less than a lease lasts: who cannot write must not believe for longer that it is its turn."""
 
 _LOG_LINES = 20
 
@@ -42,7 +46,7 @@ def connect(where: KServe, settings: Settings) -> ClusterTarget:
         ConfigurationError: There is no way in, or it cannot split traffic, with the fix.
         ServingError: It does not answer.
     """
-    cluster = kube.connect(where.context or "", where.namespace)
+    cluster = kube.connect(where.context or "", where.namespace, patience=PATIENCE)
     return ClusterTarget(cluster, where, storage_of(settings), probe.look(cluster, where))
 
 
@@ -113,7 +117,7 @@ class ClusterTarget:
         what = str(source) if as_it_came else f"what was made from {source}"
         raise ConfigurationError(
             f"pods cannot pull {what} themselves",
-            hint="set target.kserve.storage to s3://BUCKET/PREFIX or pvc://CLAIM/PATH",
+            hint="set target.kserve.storage to s3://BUCKET/PREFIX or pvc://CLAIM/PATH=/FOLDER",
         )
 
     def door(self, name: str) -> Door:

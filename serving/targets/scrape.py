@@ -87,7 +87,7 @@ class PodScraper:
             subresource="proxy",
         )
         try:
-            return self._cluster.api.text(call)
+            return self._cluster.api.text(call, self._cluster.api.patience.tries(_TIMEOUT_S))
         except ServingError as problem:
             raise _silent(pod, str(problem)) from problem
 

@@ -7,12 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from penstock.core.errors import LifecycleError
-from tests.cluster import build, cgroups, namespace, packages, python_images
+from tests.cluster import build, cgroups, namespace, packages, prepare
 from tests.cluster.places import Place
 from tests.cluster.waiting import pause
 
@@ -31,15 +32,16 @@ def build_() -> None:
     build.binaries(click.echo)
     packages.base(packages.debian(click.echo), click.echo)
     packages.environment(click.echo)
-    python_images.kserve_storage(fetch=True)
+    packages.kserve_storage(click.echo)
 
 
 @main.command()
-@click.pass_obj
-def up(place: Place) -> None:
+@click.pass_context
+def up(context: click.Context) -> None:
     """Start the cluster unless it runs; ready when this returns."""
-    first = namespace.first_process(place)
-    if first is None:
+    place: Place = context.obj
+    if namespace.first_process(place) is None:
+        context.invoke(build_)  # inside there is no network to fetch from
         _clean(place)
         place.run.mkdir(parents=True)
         _follow(place, namespace.start(place))
@@ -70,6 +72,9 @@ def _clean(place: Place) -> None:
     cgroups.remove(place)
     if place.run.exists():
         shutil.rmtree(place.run)
+    if not any(place.run.parent.glob("*")):  # another cluster may have mounted something there
+        with suppress(OSError):  # never made, or somebody else's
+            prepare.VOLUMES.rmdir()
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -104,7 +109,9 @@ def status(place: Place, output: str) -> None:
     if not place.state.exists():
         raise click.ClickException("no cluster runs: python -m tests.cluster up")
     state = json.loads(place.state.read_text())
-    memory = {name: _rss_mb(pid) for name, pid in state["components"].items()}
+    first = namespace.first_process(place)
+    outside = namespace.processes(first) if first is not None else {}
+    memory = {name: _rss_mb(outside.get(pid)) for name, pid in state["components"].items()}
     if output == "json":
         click.echo(json.dumps({**state, "memory_mb": memory}, indent=1))
         return
@@ -115,16 +122,14 @@ def status(place: Place, output: str) -> None:
         click.echo(f"{name}: {state[name]}")
 
 
-def _rss_mb(pid: int) -> int | None:
-    """Return the memory of a process, as numbered inside; None when it ended."""
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        except OSError:
-            continue
-        if lines["NSpid"].split()[-1] == str(pid) and len(lines["NSpid"].split()) > 1:
-            return int(lines.get("VmRSS", "0 kB").split()[0]) // 1024
-    return None
+def _rss_mb(pid: int | None) -> int | None:
+    """Return the memory of a process; None when it ended."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    lines = dict(line.split(":", 1) for line in text.splitlines())
+    return int(lines["VmRSS"].split()[0]) // 1024 if "VmRSS" in lines else None
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import pytest
 
 from serving.kube import connect
-from serving.kube.errors import NoAccess
-from tests.cluster.places import Place
+from serving.kube.errors import NoAccess, Unreachable
+from serving.kube.patience import Patience
+from tests.cluster.places import chosen
 
 _VARIABLES = ("gateway", "s3", "prometheus", "registry")
 
@@ -34,11 +35,10 @@ def _found() -> Running | str:
     if given:
         variables = {name: f"PENSTOCK_TEST_{name.upper()}" for name in _VARIABLES}
         return Running(given, **{k: os.environ.get(v, "") for k, v in variables.items()})
-    name = os.environ.get("PENSTOCK_TEST_CLUSTER", "default")
-    state = Place(name).state
-    if not state.exists():
-        return f"the cluster {name} does not run: python -m tests.cluster --name {name} up"
-    told = json.loads(state.read_text())
+    place = chosen()
+    if not place.state.exists():
+        return f"no cluster {place.name} runs: python -m tests.cluster --name {place.name} up"
+    told = json.loads(place.state.read_text())
     return Running(told["kubeconfig"], **{part: told[part] for part in _VARIABLES})
 
 
@@ -49,8 +49,11 @@ def cluster() -> Running:
     if isinstance(found, str):
         pytest.skip(found)
     try:
-        connect(kubeconfig=found.kubeconfig, namespace="default").list("ConfigMap")
-    except (NoAccess, OSError) as problem:
+        patience = Patience(total_s=5.0)
+        connect(kubeconfig=found.kubeconfig, namespace="default", patience=patience).list(
+            "ConfigMap"
+        )
+    except (NoAccess, Unreachable) as problem:
         pytest.skip(f"the cluster does not answer; inside only, tests.cluster run --: {problem}")
     return found
 

@@ -10,13 +10,16 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 
 from penstock import __version__
+from serving.kserve.runtimes import CPU_IMAGE
+from serving.kserve.storage import IMAGE as STORAGE_IMAGE
 from tests.cluster.places import REPOSITORY, cache
 
 Object = dict[str, Any]
@@ -74,7 +77,7 @@ def images(binaries: Mapping[str, Path], debian: Path, python: Path) -> list[Ima
     ]
 
 
-def python_images(base: Path) -> list[Image]:
+def python_images(base: Path, storage: Path) -> list[Image]:
     """Return the public Python image's stand-in and the images that carry Penstock.
 
     Penstock's are thin here: their `python3` is the one of this repository's environment, which
@@ -83,18 +86,24 @@ def python_images(base: Path) -> list[Image]:
     containerfile = (REPOSITORY / "images" / "penstock-engine-python.Containerfile").read_text()
     public = next(line for line in containerfile.splitlines() if line.startswith("FROM "))
     stand_in = public.removeprefix("FROM docker.io/")
-    names = [f"{prefix}{name}:{__version__}" for prefix in ("", "library/")
-             for name in ("penstock-engine-python", "penstock-python")]  # fmt: skip
+    thin = partial(Image, user="10001", base=stand_in)
+    ours = [
+        thin(CPU_IMAGE, path=f"{sys.prefix}/bin:{_PATH}", entrypoint=("penstock", "serve")),
+        thin("penstock-python", path=f"{sys.prefix}/bin:{_PATH}"),
+        # of an environment of its own: what KServe's library needs contradicts the engine's
+        thin(
+            STORAGE_IMAGE,
+            {"opt/kserve": storage / "site", "usr/local/bin/python3": storage / "python3"},
+        ),
+    ]
     return [
         Image(stand_in, tree=base),
         *(
-            Image(
-                name, user="10001", base=stand_in, path=f"{sys.prefix}/bin:{_PATH}",
-                entrypoint=("penstock", "serve") if "engine" in name else (),
-            )
-            for name in names
+            replace(image, name=f"{prefix}{image.name}:{__version__}")
+            for prefix in ("", "library/")  # containerd calls a bare name library/…
+            for image in ours
         ),
-    ]  # fmt: skip
+    ]
 
 
 def push(image: Image, registry: str, say: Callable[[str], None]) -> None:

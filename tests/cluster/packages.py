@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from penstock.core.errors import LifecycleError
-from tests.cluster.places import HERE, cache
+from tests.cluster.places import HERE, REPOSITORY, cache
 
 DEBIAN = (
-    "buildah", "busybox-static", "conntrack", "containerd", "containernetworking-plugins",
+    "busybox-static", "conntrack", "containerd", "containernetworking-plugins",
     "debootstrap", "docker-registry", "iptables", "nftables", "prometheus", "runc",
 )  # fmt: skip
 _BASE = ("ca-certificates", "python3", "python3-pip", "python3-venv")
@@ -64,6 +64,22 @@ def base(debian_folder: Path, say: Callable[[str], None]) -> Path:
             next(folder.glob("usr/lib/python3*/EXTERNALLY-MANAGED")).unlink()
             (folder / "usr/local/bin/python").symlink_to("/usr/bin/python3")
             (folder / "root").chmod(0o755)  # this machine's Python may be mounted below it
+    return folder
+
+
+def kserve_storage(say: Callable[[str], None]) -> Path:
+    """Return KServe's library, as the storage image's lock file has it, and a `python3` for it."""
+    lock = REPOSITORY / "requirements" / "storage.txt"
+    with _once("storage", lock.read_text() + sys.version, say) as (folder, fresh):
+        if fresh:
+            uv = str(Path(sys.executable).with_name("uv"))
+            _command(
+                uv, "pip", "install", "-q", "--python", sys.executable, "--require-hashes",
+                "--target", str(folder / "site"), "-r", str(lock),
+            )  # fmt: skip
+            python = f"PYTHONPATH=/opt/kserve:{REPOSITORY} exec {sys.base_prefix}/bin/python3 -B"
+            (folder / "python3").write_text(f'#!/bin/sh\n{python} "$@"\n')
+            (folder / "python3").chmod(0o755)
     return folder
 
 

@@ -30,6 +30,11 @@ def cache() -> Path:
     return Path(home) / "penstock" / "cluster"
 
 
+def chosen() -> Place:
+    """Return the cluster that tests use: PENSTOCK_TEST_CLUSTER, or `default`."""
+    return Place(os.environ.get("PENSTOCK_TEST_CLUSTER") or "default")
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """One cluster's own folder; two clusters may stand side by side."""

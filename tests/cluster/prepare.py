@@ -30,6 +30,9 @@ _KERNEL = (
     "vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
     "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
 )  # fmt: skip
+VOLUMES = Path("/tmp/hostpath_pv")  # noqa: S108 - the controller manager's own choice
+"""Where dynamically provisioned volumes lie; inside it is a folder of the cluster's."""
+
 _CONFIG = {
     "containerd.toml": "containerd.toml",
     "cni.conflist": "cni/10-pods.conflist",
@@ -49,6 +52,10 @@ def machine(place: Place, debian: Path) -> None:
     _do("mount", "-t", "overlay", "-o", layers, "overlay", "/var")
     for needed in ("/run/containerd", "/run/netns", "/var/lib/kubelet/device-plugins"):
         Path(needed).mkdir(parents=True, exist_ok=True)
+
+    VOLUMES.mkdir(exist_ok=True)
+    (place.run / "volumes").mkdir()
+    _do("mount", "--bind", str(place.run / "volumes"), str(VOLUMES))
 
     copies = place.run / "sysctl"
     for name in _KERNEL:

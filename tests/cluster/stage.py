@@ -38,7 +38,6 @@ POLICY = Rollout(
     proof=[4.0],
     metrics={
         "error_rate": Margins(kind="errors", tolerate=0.02, reject=0.2),
-        "ttft_p95": Margins(kind="latency", tolerate=0.9, reject=4.0),
     },
     soak_s=5.0,
     replay_rps=30.0,
@@ -46,7 +45,8 @@ POLICY = Rollout(
     deadlines=Deadlines(warmup_s=60.0, shadow_s=120.0, step_s=180.0, held_s=120.0),
     ready_timeout_s=90.0,
 )
-"""Wide margins, so that a rollout is decided in seconds at 20 requests per second."""
+"""A wide margin, so that a rollout is decided in seconds at 25 requests per second. Errors only: on
+two cores that everything shares, 400 prompts prove nothing about latency."""
 
 RPS = 25.0
 _QUESTIONS: list[list[Message]] = [
@@ -73,9 +73,9 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.settings = Settings(home=self.folder / "home")
-        self.target = self.connect()
         self.store = self.folder / "store"
         self.store.mkdir()
+        self.target = self.connect()
         for folder in (self.folder, self.store):
             folder.chmod(0o755)  # pods are another user
         self._manifests: dict[int, tuple[Path, Manifest]] = {}
@@ -95,7 +95,7 @@ class Stage:
         return {
             "namespace": self.namespace,
             "mode": self.mode,
-            "storage": f"pvc://{CLAIM}/checkpoints",
+            "storage": f"pvc://{CLAIM}/checkpoints={self.store}",
             "runtime_class": "penstock-host-python",
             **self.more,
         }
@@ -132,7 +132,7 @@ class Stage:
             made = manifest_of(folder, ModelRef.parse(folder.as_uri()))
             self._manifests[seed] = (folder, made)
         folder, manifest = self._manifests[seed]
-        uri = publish(folder, manifest, f"pvc://{CLAIM}/checkpoints={self.store}")
+        uri = publish(folder, manifest, self.kserve["storage"])
         return Release(version, uri, manifest.root, manifest)
 
     def deploy(self, version: int = 1, *arguments: str) -> serving_versions.Deployed:
@@ -202,14 +202,14 @@ class Stage:
 
     def controller(self, *words: str, **env: str) -> subprocess.Popen[str]:
         """Start `penstock controller` as its Deployment would; the caller ends it."""
-        log = (self.folder / f"controller-{time.time_ns()}.log").open("w")
-        return subprocess.Popen(
-            [sys.executable, "-m", "penstock.cli", "controller", *self.options, *words],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "PENSTOCK_HOME": str(self.settings.home), **env},
-        )
+        with (self.folder / f"controller-{time.time_ns()}.log").open("w") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "penstock.cli", "controller", *self.options, *words],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env={**os.environ, "PENSTOCK_HOME": str(self.settings.home), **env},
+            )
 
     def logs(self) -> str:
         """Return what the controllers said, for a failure's message."""

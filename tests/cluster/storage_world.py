@@ -42,7 +42,7 @@ class World:
         ]
 
 
-def facts(namespace: str, s3: str, tag: str) -> Facts:
+def facts(namespace: str, s3: str) -> Facts:
     """Return the test cluster as pods of a namespace see it."""
     return Facts(
         namespace=namespace,
@@ -54,7 +54,6 @@ def facts(namespace: str, s3: str, tag: str) -> Facts:
             resources=Resources("500m", "1Gi"),
         ),
         registry="localhost",
-        version=tag,
         runtime_class="penstock-host-python",
         cpu=Resources("500m", "1Gi"),
         drain_s=1,

@@ -42,7 +42,7 @@ class Supervisor:
         place = self._place
         binaries = build.binaries(self._say)
         debian, python = packages.debian(self._say), packages.environment(self._say)
-        base = packages.base(debian, self._say)
+        base, storage = packages.base(debian, self._say), packages.kserve_storage(self._say)
         prepare.machine(place, debian)
         prepare.files(place, binaries)
         pki.write(place.pki)
@@ -54,7 +54,10 @@ class Supervisor:
         self._wait("etcd", lambda: _answers("http://127.0.0.1:2379/health"))
         self._start(components.api_server(place))
         self._wait("registry", lambda: _answers(f"http://{REGISTRY}/v2/"))
-        for image in (*images.images(binaries, debian, python), *images.python_images(base)):
+        for image in (
+            *images.images(binaries, debian, python),
+            *images.python_images(base, storage),
+        ):
             images.push(image, f"http://{REGISTRY}", self._say)
         self._wait("kube-apiserver", lambda: self._kubectl("get", "--raw=/readyz"))
         self._start(*components.controllers(place))
@@ -70,11 +73,11 @@ class Supervisor:
         told: set[str] = set()
         discovery = Discovery(self._place)
         while True:
-            discovery.refresh()
             for name, process in self._running.items():
                 if process.poll() is not None and name not in told:
                     told.add(name)
                     self._say(f"{name} ended with {process.returncode}")
+            discovery.refresh()  # may wait for what ended
             pause(1)
 
     def _kserve(self) -> None:

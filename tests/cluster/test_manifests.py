@@ -15,7 +15,7 @@ from serving.kserve.runtimes import cpu_runtime
 from serving.kube import KubernetesCluster, connect
 from serving.kube.errors import Refused
 from serving.kube.readback import includes
-from tests.cluster.places import Place
+from tests.cluster.places import chosen
 from tests.cluster.waiting import until
 from tests.unit.serving.kserve.objects import objects, release, spec
 
@@ -28,7 +28,7 @@ SPACES = ("models", "team")
 @pytest.fixture(scope="module")
 def spaces() -> Iterator[dict[str, KubernetesCluster]]:
     """The namespaces that the golden objects lie in."""
-    kubeconfig = Place("default").kubeconfig
+    kubeconfig = chosen().kubeconfig
     if not kubeconfig.exists():
         pytest.skip("no cluster runs: python -m tests.cluster up")
     found = {name: connect(namespace=name, kubeconfig=str(kubeconfig)) for name in SPACES}
@@ -65,6 +65,7 @@ def served(spaces: dict[str, KubernetesCluster]) -> Iterator[KubernetesCluster]:
     cluster.create(inference_service(spec(), release(), Facts()))
     yield cluster
     cluster.delete("InferenceService", "chat-v1")
+    until("the version to go", lambda: cluster.get("InferenceService", "chat-v1") is None)
     cluster.delete("ServingRuntime", "penstock-cpu")
 
 

@@ -10,7 +10,7 @@ import pytest
 from serving.rollout import events
 from tests.cluster.stage import NAME, POLICY, Stage
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.enable_socket]
 
 
 @pytest.fixture(params=["route", "llmisvc"])

@@ -22,8 +22,7 @@ from serving.kserve.llm_inference_service import llm_inference_service
 from serving.kserve.runtimes import cpu_runtime
 from serving.kube import connect
 from serving.manifests import Release, ready, service_name
-from tests.cluster import packages, python_images
-from tests.cluster.places import Place
+from tests.cluster.places import chosen
 from tests.cluster.storage_world import CLAIM, KEYS, World, claim, facts, hub, of_hub, secret
 from tests.cluster.waiting import until
 from tests.fakes.tiny_model import make_tiny_model
@@ -51,7 +50,7 @@ def manifest(checkpoint: Path) -> Manifest:
 @pytest.fixture(scope="module")
 def state() -> dict[str, str]:
     """What the running cluster says of itself."""
-    path = Place("default").state
+    path = chosen().state
     if not path.exists():
         pytest.skip("no cluster runs: python -m tests.cluster up")
     found: dict[str, str] = json.loads(path.read_text())
@@ -60,13 +59,8 @@ def state() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def world(state: dict[str, str]) -> Iterator[World]:
-    """A namespace with the runtime, and the images it names."""
-    busybox = packages.debian(lambda _said: None) / "usr/bin/busybox"
-    try:
-        tag = python_images.put(f"http://{state['registry']}", busybox)
-    except packages.PackageError as problem:
-        pytest.skip(f"{problem}: {problem.hint}")
-    here = facts(SPACE, state["s3"], tag)
+    """A namespace with the runtime."""
+    here = facts(SPACE, state["s3"])
     cluster = connect(namespace=SPACE, kubeconfig=state["kubeconfig"])
     cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}})
     cluster.create(secret())
@@ -178,7 +172,7 @@ def test_a_byte_that_was_changed_keeps_a_version_from_serving(
 def test_a_mounted_claim_is_verified_before_it_is_served(
     world: World, checkpoint: Path, manifest: Manifest
 ) -> None:
-    folder = claim(Place("default"), SPACE)
+    folder = claim(chosen(), SPACE)
     uri = publish(checkpoint, manifest, f"pvc://{CLAIM}/tiny={folder}")
     serve(world, Release(5, uri, manifest.root))
     assert "verified" in said(world, "tiny-v5")

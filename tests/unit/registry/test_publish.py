@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from penstock.core.errors import ConfigurationError, DigestMismatch
 from penstock.core.identity import ModelRef
 from penstock.core.manifest import Manifest
+from penstock.core.spec import KServe
 from registry.bring import bring
 from registry.publish import publish
 from registry.published import MANIFEST
@@ -93,3 +95,13 @@ def test_keys_are_not_printed() -> None:
     access = S3Access("http://s3.test", "eu-1", "the-key", "the-secret")
     assert "the-" not in repr(access)
     assert "http://s3.test" in repr(access)
+
+
+def test_the_claim_that_a_spec_names_is_one_that_can_be_published_to(
+    folder: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    where = KServe.model_validate({"storage": f"pvc://weights/chat={tmp_path / 'claim'}"})
+    assert where.storage is not None
+    assert publish(folder, manifest, where.storage) == f"pvc://weights/chat/{manifest.root.hex}"
+    with pytest.raises(ValidationError, match="storage"):
+        KServe.model_validate({"storage": "pvc://weights/chat"})

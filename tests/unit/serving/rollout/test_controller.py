@@ -152,6 +152,22 @@ def test_weights_that_a_person_sets_are_left_alone_until_told_otherwise(tmp_path
     events.verify(stage.certificate())
 
 
+def test_neither_a_new_owner_nor_a_command_moves_weights_that_a_person_set(tmp_path: Path) -> None:
+    stage, mine = Stage(tmp_path, GOOD), {CANDIDATE: 70, STABLE: 30}
+    stage.run(until=lambda r: r.phase == "ramp")
+    _edit(stage, mine)
+    acting.command(stage.cluster, stage.log, NAME, "pause")
+    assert stage.weights == mine
+    stage.world.now += lease.DURATION_S + 1
+    stage.controller = stage.owned_by("two")
+    stage.run(3, until=lambda r: r.held == "paused")
+    assert (stage.record.owner, stage.weights) == ("two", mine)
+    acting.command(stage.cluster, stage.log, NAME, "rollback")
+    stage.run()
+    assert (stage.record.phase, stage.weights) == ("rolled_back", {STABLE: 100})
+    events.verify(stage.certificate())
+
+
 def test_weights_that_are_put_back_end_the_hold(tmp_path: Path) -> None:
     stage = Stage(tmp_path, GOOD)
     stage.run(until=lambda r: r.phase == "shadow")

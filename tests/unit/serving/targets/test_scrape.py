@@ -10,6 +10,7 @@ import pytest
 from penstock.core.errors import NotReady
 from serving.kube.calls import Call
 from serving.kube.errors import Forbidden
+from serving.kube.patience import Patience, Tries
 from serving.sources.pods import Pod
 from serving.targets.scrape import PodScraper, PrometheusScraper, pod_of
 
@@ -21,12 +22,13 @@ class Api:
 
     def __init__(self, pods: list[dict[str, Any]] | None = None, *, allowed: bool = True) -> None:
         self.found, self.allowed, self.asked = pods or [], allowed, list[Call]()
+        self.patience = Patience()
 
     def list(self, call: Call) -> tuple[list[dict[str, Any]], str]:
         self.asked.append(call)
         return self.found, "1"
 
-    def text(self, call: Call) -> str:
+    def text(self, call: Call, tries: Tries | None = None) -> str:
         self.asked.append(call)
         if not self.allowed:
             raise Forbidden("get Pod proxy: no")
