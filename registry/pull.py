@@ -78,8 +78,8 @@ def resolve(ref: ModelRef, hub: Hub) -> ModelRef:
         return ref
     if ref.scheme != "hf":
         raise ConfigurationError(f"{ref}: this version pulls hf:// and file:// only")
-    with _hub_errors(ref, hub):
-        info = _api(hub).model_info(ref.path, revision=ref.revision or "main")
+    with hub_errors(ref, hub):
+        info = api(hub).model_info(ref.path, revision=ref.revision or "main")
     return ref.at(str(info.sha))
 
 
@@ -131,8 +131,8 @@ def _bring(
 ) -> tuple[dict[str, Digest], int]:
     """Download what serving needs; return the digests the Hub names, and the new bytes."""
     ref, hub = incoming.ref, incoming.hub
-    with _hub_errors(ref, hub):
-        info = _api(hub).model_info(ref.path, revision=ref.revision, files_metadata=True)
+    with hub_errors(ref, hub):
+        info = api(hub).model_info(ref.path, revision=ref.revision, files_metadata=True)
     files = {s.rfilename: s for s in info.siblings or []}
     chosen = {n: int(files[n].size or 0) for n in select(list(files), policy, str(ref))}
     downloaded = 0
@@ -237,7 +237,7 @@ class _Incoming:
 
         ref, token, endpoint = self.ref, self.hub.token or False, self.hub.endpoint
         part = self.folder / _PARTS / name
-        with _hub_errors(ref, self.hub), disk_errors(self.folder):
+        with hub_errors(ref, self.hub), disk_errors(self.folder):
             part.parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             if size > constants.MAX_HTTP_DOWNLOAD_SIZE:  # only Xet carries these
@@ -309,14 +309,15 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
-def _api(hub: Hub) -> Any:
+def api(hub: Hub) -> Any:
+    """Return the Hub's client."""
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=hub.endpoint, token=hub.token or False, library_name="penstock")
 
 
 @contextmanager
-def _hub_errors(ref: ModelRef, hub: Hub) -> Iterator[None]:
+def hub_errors(ref: ModelRef, hub: Hub) -> Iterator[None]:
     """Turn the client's errors into ours."""
     import httpx
     from huggingface_hub import errors

@@ -17,6 +17,7 @@ from penstock.core.errors import Interrupted, LifecycleError, SpecError, disk_er
 
 COMMANDS = {
     "init": ("penstock.cli.init", "Write a model.yaml to start from."),
+    "plan": ("penstock.cli.plan", "Say how a model would be served, and whether it fits."),
     "run": ("penstock.cli.run", "Run the lifecycle of a model.yaml on this machine."),
     "status": ("penstock.cli.status", "Show the runs on this machine, or one of them."),
     "hub": ("penstock.cli.hub", "Serve a folder as a mirror of the Hub."),
