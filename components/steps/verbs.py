@@ -35,6 +35,7 @@ from registry.pull import Hub
 from registry.pull import pull as pull_checkpoint
 from registry.pull import resolve as resolve_reference
 from registry.store import Store, hash_file, verify
+from serving.runtimes.launch import launch
 from serving.targets.choose import target_of
 
 _ROWS_DETAIL = "items"
@@ -59,6 +60,8 @@ def resolve(context: Context, spec: str) -> str:
             "with",
             hint="leave runtime out, or set target: kserve",
         )
+    if model.target != "local" or model.engine_name == "cpu":
+        launch(model)  # refuses what its engine cannot do
     if model.target != "local":  # before anything is pulled: it can be a day's work
         target_of(context.settings, model.target).require(model)
     source = resolve_reference(model.ref, hub_of(context.settings))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from serving.runtimes.known import known
+
 
 @dataclass(frozen=True, slots=True)
 class Documented:
@@ -62,21 +64,8 @@ QUANTIZE = Documented(
 QFORMATS = _names("nvfp4 fp8 int8_sq int4_awq w4a8_awq int8_wo int4_wo full_prec")
 """Values of `--qformat`, from the same file."""
 
-SERVE = Documented(
-    "tensorrt_llm/commands/serve.py @00209af (with the TensorRT backend) that also stand in "
-    "tests/unittest/api_stability/references/trtllm_serve_cli.yaml @029e223 (1.3, without it)",
-    _names(
-        "tokenizer custom_tokenizer host port backend custom_module_dirs log_level "
-        "max_beam_width max_batch_size max_num_tokens max_seq_len tensor_parallel_size tp_size "
-        "pipeline_parallel_size pp_size context_parallel_size cp_size moe_expert_parallel_size "
-        "ep_size moe_cluster_parallel_size cluster_size gpus_per_node free_gpu_memory_fraction "
-        "kv_cache_free_gpu_memory_fraction num_postprocess_workers trust_remote_code revision "
-        "config extra_llm_api_options reasoning_parser tool_parser metadata_server_config_file "
-        "server_role fail_fast_on_attention_window_too_large otlp_traces_endpoint "
-        "disagg_cluster_uri enable_chunked_prefill media_io_kwargs chat_template",
-        "--",
-    ),
-)
+_KNOWN = known("trtllm-serve-1.2")
+SERVE = Documented(_KNOWN.source, frozenset(_KNOWN.spellings))
 
 _BASE = (
     "tokenizer tokenizer_mode trust_remote_code tensor_parallel_size pipeline_parallel_size "

@@ -9,6 +9,7 @@ from typing import Any
 
 from penstock.core import matrix
 from penstock.core.spec import ModelSpec
+from serving.runtimes import reference
 
 REFERENCE = Path("docs/reference")
 
@@ -21,6 +22,7 @@ def documents() -> dict[str, str]:
         "model.schema.json": json.dumps(schema, indent=2) + "\n",
         "model-yaml.md": _reference(schema),
         "precision.md": matrix.render(),
+        "runtimes.md": reference.render(),
     }
 
 
@@ -48,13 +50,28 @@ def _rows(schema: dict[str, Any], node: dict[str, Any], prefix: str) -> Iterator
         yield f"| `{prefix}{name}` | {_allowed(field, target)} | {default} | {meaning} |"
         if target is not None:
             yield from _rows(schema, target, f"{prefix}{name}.")
+        for kind, ref in _kinds(field).items():
+            yield from _rows(schema, _named(schema, ref), f"{prefix}{name}({kind}).")
+
+
+def _kinds(field: dict[str, Any]) -> dict[str, str]:
+    """Return the branches of a union that `kind` tells apart."""
+    for option in [field, *field.get("anyOf", [])]:
+        if "discriminator" in option:
+            kinds: dict[str, str] = option["discriminator"]["mapping"]
+            return kinds
+    return {}
+
+
+def _named(schema: dict[str, Any], ref: str) -> dict[str, Any]:
+    found: dict[str, Any] = schema["$defs"][ref.rpartition("/")[2]]
+    return found
 
 
 def _inner(schema: dict[str, Any], field: dict[str, Any]) -> dict[str, Any] | None:
     options = [field, *field.get("anyOf", []), *field.get("allOf", [])]
-    names = [o["$ref"].rpartition("/")[2] for o in options if "$ref" in o]
-    found: dict[str, Any] | None = schema["$defs"][names[0]] if names else None
-    return found
+    refs = [o["$ref"] for o in options if "$ref" in o]
+    return _named(schema, refs[0]) if refs else None
 
 
 def _allowed(field: dict[str, Any], target: dict[str, Any] | None) -> str:
@@ -64,7 +81,7 @@ def _allowed(field: dict[str, Any], target: dict[str, Any] | None) -> str:
         return " · ".join(_code(v) for v in field["enum"])
     if "anyOf" in field:
         return " or ".join(_allowed(o, target if "$ref" in o else None) for o in field["anyOf"])
-    if target is not None:
+    if target is not None or "discriminator" in field:
         return "mapping"
     words = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">"}
     limits = [f"{sign} {field[key]}" for key, sign in words.items() if key in field]

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from penstock.core.errors import Mistake, SpecError
+from penstock.core.serving import SPECULATIVE
 from penstock.core.spec import ModelSpec
 
 
@@ -62,7 +63,8 @@ def parse_spec(text: str, *, where: str = "model.yaml", folder: str | None = Non
 def mistakes(problem: ValidationError) -> tuple[Mistake, ...]:
     """Return one `Mistake` per problem that pydantic found, in its order."""
     found: dict[str, Mistake] = {}
-    for mistake in (_mistake(error) for error in problem.errors(include_url=False)):
+    errors = problem.errors(include_url=False)
+    for mistake in (_kind(e) if "union_tag" in e["type"] else _mistake(e) for e in errors):
         first = found.get(mistake.path)
         # A union complains once per branch: one mistake, with what each branch allows.
         found[mistake.path] = mistake if first is None else _either(first, mistake)
@@ -81,9 +83,17 @@ def _syntax(problem: yaml.YAMLError) -> Mistake:
     return Mistake(place, str(getattr(problem, "problem", problem)), "valid YAML, each key once")
 
 
+def _kind(error: ErrorDetails) -> Mistake:
+    """Say that `kind` is missing, or names no branch."""
+    tag = error.get("ctx", {}).get("tag")
+    found = "nothing" if tag is None else json.dumps(tag)
+    kinds = list(SPECULATIVE)
+    return Mistake(f"{_written(error['loc'])}.kind", found, " | ".join(kinds), _near(tag, kinds))
+
+
 def _mistake(error: ErrorDetails) -> Mistake:
     place = tuple(part for part in error["loc"] if part not in _BRANCHES)
-    path = ".".join(str(part) for part in place)
+    path = _written(place)
     context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
@@ -102,13 +112,23 @@ def _mistake(error: ErrorDetails) -> Mistake:
                 path, _shown(error), allowed, _near(error["input"], allowed.split(" | "))
             )
         case "string_pattern_mismatch":
-            return Mistake(path, _shown(error), _description(place))
+            return Mistake(path, _shown(error), _description(place) or _description(place[:-2]))
         case _:
             return Mistake(path, _shown(error), error["msg"].removeprefix("Input should be "))
 
 
 _BRANCHES = {"KServeTarget", "literal['local']"}
 """pydantic names the branch of a union in the path; people do not write it."""
+
+
+def _written(place: tuple[int | str, ...]) -> str:
+    """Return a path as people write it: without the branch, or the mark of a key, in it."""
+    kept = [
+        str(part)
+        for before, part in zip(("", *place), place, strict=False)
+        if part != "[key]" and not (before == "speculative" and part in SPECULATIVE)
+    ]
+    return ".".join(kept)
 
 
 def _shown(error: ErrorDetails) -> str:
@@ -124,7 +144,12 @@ def _near(word: object, options: list[str]) -> str:
 def _model(place: tuple[int | str, ...]) -> type[BaseModel] | None:
     model: type[BaseModel] = ModelSpec
     named = False
-    for part in place:
+    for before, part in zip(("", *place), place, strict=False):
+        if part == "speculative":
+            continue  # what may stand there depends on its kind, the part behind
+        if before == "speculative":
+            model = SPECULATIVE.get(str(part), model)
+            continue
         if named:  # a name that the document chose, in a mapping of names to models
             named = False
             continue

@@ -16,12 +16,12 @@ from penstock.core.matrix_rows import (
     ENGINES,
     FIRST_SM,
     ROWS,
-    SOURCES,
     Artifact,
     Engine,
     How,
     Row,
 )
+from penstock.core.matrix_sources import SOURCES
 
 _RANK: dict[How, int] = {"yes": 0, "fallback": 1, "emulated": 2}
 _SHOWN = {
@@ -69,7 +69,7 @@ def judge(artifact: str, engine: str, version: str, gpu: str) -> Fit:
         how=row.how,
         reason=row.reason,
         nearest=artifact if runs else _nearest(ARTIFACTS[artifact], _fits(engine, version, sm)),
-        source=f"{SOURCES[row.source]} ({row.basis})",
+        source=SOURCES[row.source].told(row.basis),
     )
 
 
@@ -158,8 +158,10 @@ def render() -> str:
         " its own;",
         "`fallback`: weights only; `emulated`: unpacked, so only the quality is real; `-`: refused."
         " Numbers are",
-        "notes, below. The rows speak of hardware and format: whether an engine supports a model's"
-        " architecture",
+        "notes, below: what a cell rests on, when that was read or measured, and the test that"
+        " finds the same,",
+        "if there is one. The rows speak of hardware and format: whether an engine supports a"
+        " model's architecture",
         "is another question.",
         "",
         "## Artifacts",
@@ -201,9 +203,7 @@ def _tables(engine: Engine, notes: dict[tuple[str, str], int]) -> Iterator[str]:
 
 
 def _cell(row: Row, notes: dict[tuple[str, str], int]) -> str:
-    if row.source == "closed":
-        return "-"
-    key = (row.reason, f"{SOURCES[row.source]} ({row.basis})")
+    key = (row.reason, SOURCES[row.source].told(row.basis))
     number = notes.setdefault(key, len(notes) + 1)
     return f"{'-' if row.how == 'no' else row.how} [{number}]"
 

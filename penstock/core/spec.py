@@ -8,20 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from penstock.core.errors import ConfigurationError, RecipeImpossible
 from penstock.core.hardware import ACCELERATORS
 from penstock.core.identity import ModelRef
 from penstock.core.recipes import DEFAULTS, SHORT_NAMES, Recipe, parse_recipe, recipe_of
+from penstock.core.serving import Part as _Part
+from penstock.core.serving import Serving
 
 
 def _reference(text: str) -> str:
@@ -44,10 +38,6 @@ AcceleratorName = Annotated[
     WithJsonSchema({"type": "string", "enum": list(ACCELERATORS)}),
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Hardware(_Part):
@@ -366,11 +356,18 @@ class ModelSpec(_Part):
     hardware: Hardware = Field(Hardware(), description="What one replica runs on.")
     runtime: Literal[
         "auto", "vllm", "sglang", "tensorrt-llm", "triton", "tgi", "huggingface", "cpu"
-    ] = Field("auto", description="Engine; auto chooses by hardware. This version runs cpu.")
+    ] = Field(
+        "auto",
+        description="Engine; auto: vllm beside devices, cpu without. This machine itself serves "
+        "with cpu only.",
+    )
+    serving: Serving = Field(Serving(), description="How the engine serves.")
     runtime_args: list[str] = Field(
         [],
-        description="Further arguments of the engine, such as --fault=live-errors=0.2 of the CPU "
-        "engine. The same weights with other arguments are another version.",
+        description="Further arguments of the engine, for what `serving` has no word for, such as "
+        "--fault=live-errors=0.2 of the CPU engine. One that the engine does not know, or that "
+        "contradicts `serving`, is refused. The same weights with other arguments are another "
+        "version.",
     )
     precision: Precision = Field(
         "auto",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,8 @@ from penstock.core.errors import ConfigurationError
 from penstock.core.gpus import CPU, FAMILIES, sm_of
 from penstock.core.hardware import ACCELERATORS
 from penstock.core.matrix import judge, possible, render
-from penstock.core.matrix_rows import ARTIFACTS, ENGINES, ROWS, SOURCES
+from penstock.core.matrix_rows import ARTIFACTS, ENGINES, ROWS
+from penstock.core.matrix_sources import SOURCES
 
 REFERENCE = Path(__file__).parents[3] / "docs/reference/precision.md"
 RECIPES = (
@@ -34,6 +37,28 @@ def test_rows_name_what_exists() -> None:
         assert row.reason, row
         assert row.sm[0] <= row.sm[1], row
     assert {row.source for row in ROWS} | {"closed"} == set(SOURCES), "a source nobody cites"
+
+
+def test_every_source_has_a_date_and_every_test_it_names_is_there() -> None:
+    root = REFERENCE.parents[2]
+    for source in SOURCES.values():
+        assert date.fromisoformat(source.day).year >= 2026
+        assert not source.test or (root / source.test).is_file()
+
+
+def test_every_cell_of_the_reference_has_a_note_with_a_date() -> None:
+    text = REFERENCE.read_text()
+    tables, _, notes = text.partition("## vllm")[2].partition("## Notes")
+    rows = [line for line in tables.splitlines() if line.startswith("| `")]
+    cells = [cell for row in rows for cell in row.split("|")[2:-1]]
+    numbers = {
+        int(found[1]) for found in (re.search(r"\[(\d+)\]", cell) for cell in cells) if found
+    }
+    assert len(cells) > 400
+    assert all(re.fullmatch(r" (yes|fallback|emulated|-) \[\d+\] ", cell) for cell in cells)
+    lines = [line for line in notes.splitlines() if line[:1].isdigit()]
+    assert numbers == set(range(1, len(lines) + 1))
+    assert all(re.search(r"\((measured|read|inferred), \d{4}-\d\d-\d\d", line) for line in lines)
 
 
 def test_no_two_rows_contradict_each_other_unless_the_first_is_narrower() -> None:
