@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test soak conformance cluster-up cluster-down cluster-status cluster-shell \
-	test-cluster unit check fix golden lock clean
+	test-cluster test-cleanup unit check fix golden lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,8 +50,13 @@ cluster-status: setup ## its processes, memory and addresses
 cluster-shell: setup ## a shell in its namespaces, with kubectl
 	@$(BIN)/python -m tests.cluster shell
 
-test-cluster: cluster-up ## tests on the real cluster
-	@$(BIN)/python -m tests.cluster run -- $(BIN)/python -m pytest -q -n 0 -m cluster tests/cluster
+test-cluster: cluster-up ## tests on the real cluster; those that break it come last, alone
+	@$(BIN)/python -m tests.cluster run -- $(BIN)/python -m pytest -q -n 2 --dist loadfile -m cluster \
+	  --ignore=tests/cluster/test_cleanup.py --ignore=tests/cluster/test_chaos.py tests/cluster
+	@$(BIN)/python -m tests.cluster run -- $(BIN)/python -m pytest -q -n 0 -m cluster tests/cluster/test_chaos.py
+
+test-cleanup: setup ## starts clusters, ends them in every way, and looks for what is left
+	@$(BIN)/python -m pytest -q -n 0 -m cluster tests/cluster/test_cleanup.py
 
 unit: setup ## the quick ones
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not integration and not soak and not conformance and not cluster"
@@ -73,6 +78,7 @@ golden: setup ## regenerate what golden tests compare: read the diff before you 
 	@$(BIN)/python -m pipelines.compile tests/golden/pipelines
 	@$(BIN)/python -m penstock.cli.schema
 	@$(BIN)/python -m tests.unit.serving.kserve.objects
+	@$(BIN)/python -m tests.unit.serving.sizing.table
 	@$(BIN)/python -c "from registry.passport import schema_text; import sys; sys.stdout.write(schema_text())" > docs/reference/passport.schema.json
 
 lock: setup ## resolve the pins again

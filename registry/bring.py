@@ -29,6 +29,10 @@ Fetch = Callable[[str, Path, Sequence[str]], None]
 _HUB = "hf://"
 _MOUNTED = "pvc://"
 _CACHE = ".cache"
+_ELSEWHERE = (
+    "target.kserve.storage must name the claim, and the path in it, that is mounted at its FOLDER "
+    "where penstock runs"
+)
 _AGAIN = "publish the checkpoint again: penstock run model.yaml; what is served stays served"
 
 
@@ -54,6 +58,8 @@ def bring(
             shutil.rmtree(folder / _CACHE, ignore_errors=True)  # the Hub client's notes
             if source.startswith(_HUB) and manifest is None:
                 _only_served(folder)
+    elif not any(folder.iterdir()):
+        raise StoreError(f"{source}: nothing lies there", hint=_ELSEWHERE)
     known = manifest or read(folder, root)
     if known is None:
         return _by_root(source, folder, root)

@@ -131,7 +131,8 @@ class Controller:
         if obj is None or record is None or not self._traffic.carries(obj):
             return None
         judge, seen = self._judge(obj, record), self._world.seen(record)
-        seen = replace(seen, edited=seen.edited or _edited(self._traffic.weights_of(obj), record))
+        edited = _edited(self._traffic.weights_of(obj), record) or _changed(seen.contents, record)
+        seen = replace(seen, edited=seen.edited or edited)
         if not lease.acquire(self._cluster, name, self._owner, seen.now):
             return None
         try:
@@ -289,10 +290,14 @@ def policy_of(obj: Object) -> Rollout:
 
 
 def weights(record: Record) -> dict[str, int]:
-    """Return the shares of traffic that a record stands for; who lost is out of the route."""
+    """Return the shares of traffic that a record stands for.
+
+    Who lost is out of the route, and who is not ready yet is not in it: a gateway may refuse, or
+    mislead, what goes to a Service that does not exist.
+    """
     if record.phase == "promoted":
         return {record.candidate: 100}
-    if record.phase == "rolled_back":
+    if record.phase in ("deploying", "rolled_back"):
         return {record.stable: 100}
     return {record.candidate: record.weight, record.stable: 100 - record.weight}
 
@@ -319,6 +324,14 @@ def _edited(found: Mapping[str, int], record: Record) -> str:
     if dict(found) == wanted:
         return ""
     return f"somebody else changed the weights to {told(found)}; they should be {told(wanted)}"
+
+
+def _changed(found: Mapping[str, str], record: Record) -> str:
+    """Return who is not what this rollout saw first, whoever looked; versions never change."""
+    for name, first in (record.contents or {}).items():
+        if found.get(name, first) != first:
+            return f"somebody changed {name} ({first} to {found[name]})"
+    return ""
 
 
 def told(shares: Mapping[str, int]) -> str:

@@ -60,6 +60,14 @@ def propose(
     return service
 
 
+def rehearse(
+    cluster: Cluster, spec: ModelSpec, release: Release, traffic: Traffic = acting.LOCAL
+) -> None:
+    """Raise what would keep a version from being created; change nothing."""
+    if cluster.get(traffic.served, service_name(spec.name, release.version)) is None:
+        cluster.create(traffic.version(spec, release), dry_run=True)
+
+
 def deploy(site: Site, spec: ModelSpec, release: Release) -> Deployed:
     """Serve a version under the spec's name; the versions before it are removed.
 
@@ -77,7 +85,7 @@ def deploy(site: Site, spec: ModelSpec, release: Release) -> Deployed:
     try:
         ready_s = _until_ready(site, service, spec.rollout.ready_timeout_s)
     except NotReady:
-        if not _weight(site, spec.name, service):
+        if not _routed(site, spec.name, service):
             cluster.delete(traffic.served, service)
         raise
     _shift(site, spec.name, service)
@@ -124,7 +132,12 @@ def revert(site: Site, name: str, timeout_s: float) -> Deployed:
         )
     before = json.loads(text)
     service = str(before["metadata"]["name"])
-    left = max(traffic.weights_of(obj).items(), key=lambda item: item[1])[0]
+    left = acting.stable_of(cluster, name, traffic)
+    if not left:
+        raise ConfigurationError(
+            f"{name}: somebody gave its paths different weights, so who serves it is not known",
+            hint=f"kubectl edit {traffic.carrier.lower()} {name}: the same weights in every rule",
+        )
     if service == left:
         return Deployed(service, 0.0, {service: 100}, ())
     if cluster.get(traffic.served, service) is None:
@@ -188,9 +201,13 @@ def _seen(obj: Object) -> tuple[bool, str]:
     return ready(obj)
 
 
-def _weight(site: Site, name: str, service: str) -> int:
+def _routed(site: Site, name: str, service: str) -> bool:
+    """Return whether a version has users, as far as the carrier tells."""
     current = site.cluster.get(site.traffic.carrier, name)
-    return site.traffic.weights_of(current).get(service, 0) if current else 0
+    if current is None:
+        return False
+    shares = site.traffic.weights_of(current)
+    return shares.get(service, 0) > 0 or not shares  # paths that disagree tell nothing
 
 
 def _shift(

@@ -112,6 +112,7 @@ def ready(obj: Object) -> tuple[bool, str]:
     """Return whether an InferenceService is ready, and the reason when it is not."""
     for condition in obj.get("status", {}).get("conditions", []):
         if condition["type"] == "Ready":
+            is_ready = condition["status"] == "True"
             reason = condition.get("message") or condition.get("reason") or ""
-            return condition["status"] == "True", reason
-    return False, "nothing has looked at it yet: is the supervisor running?"
+            return is_ready, reason or ("" if is_ready else "its controller gives no reason")
+    return False, "nothing has looked at it yet: does its controller run?"

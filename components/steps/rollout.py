@@ -55,6 +55,7 @@ def deploy(context: Context, spec: str, version: str, checkpoint_path: str) -> s
         served = catalog_of(settings).promote(model.name, release.version)
         context.detail["aliases"] = list(served.aliases)
         return door.url
+    serving_versions.rehearse(cluster, model, release, target.traffic)
     now = time.time()
     target.keep_prompts(service, _prompts(model), model.evaluation.max_new_tokens)
     record = acting.begin(
@@ -176,9 +177,9 @@ class _Users:
 
     def __init__(self, target: Target, name: str, record: Record) -> None:
         self._counters = target.counters(name, record.candidate, record.stable)
-        self._cursor = self._counters.read(None).cursor
-        self._read_at = time.monotonic()
+        self._cursor: str | None = None
         self._total = self._failed = self._on_candidate = 0
+        self._add()
 
     def look(self) -> None:
         """Read the counters if it is time to."""

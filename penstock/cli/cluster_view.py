@@ -57,7 +57,7 @@ class Name:
 def read(target: ClusterTarget) -> list[Name]:
     """Return every model of the namespace."""
     cluster, traffic = target.cluster, target.traffic
-    versions = [o for o in cluster.list(traffic.served) if NAME in _labels(o)]
+    versions = [o for o in cluster.list(traffic.served) if _is_version(o)]
     carriers = [o for o in cluster.list(traffic.carrier) if _labels(o).get(NAME) == _name(o)]
     names = {_labels(o)[NAME] for o in versions} | {_name(o) for o in carriers}
     routes = {_name(o): o for o in carriers}
@@ -115,7 +115,7 @@ def _rollout(route: Object | None) -> str:
     record = acting.record_of(route) if route is not None else None
     if record is None:
         return ""
-    return f"{record.candidate} against {record.stable}: {place(record)}: {record.reason}"
+    return f"{place(record)}, {record.candidate} against {record.stable}: {record.reason}"
 
 
 def _pod(obj: Object) -> Pod:
@@ -135,6 +135,12 @@ def _share(served: Served) -> str:
 
 def _state(served: Served) -> str:
     return "ready" if served.ready else f"not ready: {served.reason}"
+
+
+def _is_version(obj: Object) -> bool:
+    """Return whether it is one of ours, and serves one version: other mechanisms have others."""
+    number = _name(obj).removeprefix(f"{_labels(obj).get(NAME, '')}-v")
+    return NAME in _labels(obj) and number.isdecimal()
 
 
 def _labels(obj: Object) -> dict[str, str]:

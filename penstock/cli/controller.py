@@ -7,15 +7,25 @@ import os
 import signal
 import socket
 import time
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from penstock.cli.edge import Where, need, settings_of, target_options
+from penstock.cli.edge import (
+    NO_REGISTRY,
+    Where,
+    has_registry,
+    need,
+    settings_of,
+    target_options,
+)
 
 if TYPE_CHECKING:
     from penstock.cli.rollout_keeper import Keeper
     from serving.rollout.record import Record
+    from serving.targets.target import Target
 
 
 @click.command()
@@ -39,16 +49,14 @@ def command(where: Where, once: bool, threads: int) -> None:
     promotes becomes the registry's champion.
     """
     need("local", "aiohttp", "prometheus_client")
-    from contextlib import closing
-
     from components.steps.rollout import promoted
     from penstock.cli.rollout_keeper import Duty, Keeper
 
     settings, target = settings_of(), where.target()
 
     def champion(name: str, record: Record) -> None:
-        if where.cluster and settings.own_registry:
-            _tell(f"{name}: MLFLOW_TRACKING_URI is not set, so no alias of a registry is moved")
+        if where.cluster and not has_registry(settings):
+            _tell(f"{name}: {NO_REGISTRY}")
             return
         promoted(settings, name, record.candidate)
 
@@ -61,9 +69,22 @@ def command(where: Where, once: bool, threads: int) -> None:
         promoted=champion,
         traffic=target.traffic,
         hint=target.hint,
+        left=partial(_forget, target),
     )
+    if not once:
+        _tell(f"{duty.owner} looks after rollouts{where.options or ' on this machine'}")
     keeper = Keeper(duty, threads=threads, look_s=target.look_s)
     asyncio.run(_until_told(keeper, once=once))
+
+
+def _forget(target: Target, name: str) -> None:
+    """Remove what was kept for a rollout that is over: a pipeline that died no longer does."""
+    from serving.controller import record_of
+
+    obj = target.cluster.get(target.traffic.carrier, name)
+    record = record_of(obj) if obj is not None else None
+    if record is not None and record.over:
+        target.forget_prompts(record.candidate)
 
 
 async def _until_told(keeper: Keeper, *, once: bool) -> None:

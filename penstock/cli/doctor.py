@@ -11,13 +11,20 @@ from collections.abc import Iterator
 
 import click
 
-from penstock.cli.edge import Where, output_option, print_json, settings_of, target_options
+from penstock.cli.edge import (
+    Where,
+    has_registry,
+    output_option,
+    print_json,
+    settings_of,
+    target_options,
+)
 from penstock.core.checks import Check
 from penstock.core.errors import ConfigurationError, LifecycleError, ServingError
 from penstock.core.settings import Settings
 
 _FREE_BYTES = 2_000_000_000
-_RUNTIMES = "kubectl apply -k deploy/runtimes, or KServe's chart kserve-runtime-configs"
+_RUNTIMES = "kubectl -n NAMESPACE apply -k deploy/runtimes"
 
 
 @click.command()
@@ -43,17 +50,22 @@ def command(where: Where, output: str) -> None:
 def _cluster(where: Where) -> Iterator[Check]:
     """Yield what a cluster can do."""
     from serving import kube
-    from serving.targets import probe
+    from serving.targets import checks, probe
+    from serving.targets.scrape import prometheus
 
     asked, settings = where.kserve(), settings_of()
     try:
-        found = probe.look(kube.connect(asked.context or "", asked.namespace), asked)
+        cluster = kube.connect(asked.context or "", asked.namespace)
+        found = probe.look(cluster, asked, rights=True)
     except ServingError as problem:
         yield Check("kubernetes", False, str(problem), problem.hint)
         return
-    yield from probe.checks(found, asked)
-    yield Check("runtimes", bool(found.runtimes), ", ".join(found.runtimes) or "none", _RUNTIMES)
+    yield from checks.checks(found, asked)
+    there = [name for name, is_there in found.runtimes.items() if is_there]
+    yield Check("runtimes", bool(there), ", ".join(there) or "none", _RUNTIMES)
     yield Check("gpus", True, "not known" if found.gpus is None else f"{found.gpus} on all nodes")
+    if asked.prometheus:
+        yield prometheus(asked.prometheus, asked.namespace)
     yield _storage(settings)
     yield _registry(settings)
 
@@ -67,7 +79,7 @@ def _storage(settings: Settings) -> Check:
 def _registry(settings: Settings) -> Check:
     from components.steps.verbs import catalog_of
 
-    if settings.own_registry and not (settings.home / "mlflow.db").exists():
+    if not has_registry(settings):
         return Check("mlflow", True, "none yet, MLFLOW_TRACKING_URI is not set")
     try:
         aliased = catalog_of(settings).aliased()

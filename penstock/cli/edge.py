@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,19 +54,17 @@ def settings_of(env: Mapping[str, str] | None = None) -> Settings:
 class Where:
     """Which place a command is about."""
 
-    context: str | None
-    namespace: str | None
+    context: str | None = None
+    namespace: str | None = None
     mode: str | None = None
+    gateway: str | None = None
+    address: str | None = None
+    prometheus: str | None = None
 
     @property
     def options(self) -> str:
         """What to add to another command about the same place; it begins with a space."""
-        found = (
-            ("--context", self.context),
-            ("--namespace", self.namespace),
-            ("--mode", self.mode),
-        )
-        return "".join(f" {name} {value}" for name, value in found if value)
+        return "".join(f" --{name} {value}" for name, value in self._named().items())
 
     @property
     def cluster(self) -> bool:
@@ -88,10 +86,22 @@ class Where:
 
     def kserve(self) -> KServe:
         """Return it as a spec has it."""
+        from pydantic import ValidationError
+
         from penstock.core.spec import KServe
 
-        named = {"context": self.context, "namespace": self.namespace, "mode": self.mode}
-        return KServe.model_validate({key: each for key, each in named.items() if each})
+        try:
+            return KServe.model_validate(self._named())
+        except ValidationError as problem:
+            name = str(problem.errors()[0]["loc"][0])
+            raise ConfigurationError(
+                f"--{name}: found {self._named()[name]!r}; allowed: "
+                f"{KServe.model_fields[name].description}",
+                hint="or its variable in the environment: penstock status --help names them",
+            ) from problem
+
+    def _named(self) -> dict[str, str]:
+        return {name: value for name, value in asdict(self).items() if value}
 
 
 def target_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -111,17 +121,38 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
         type=click.Choice(["auto", "route", "llmisvc"]),
         help="Mechanism that splits traffic on the cluster, if it is not the one that auto takes.",
     )
+    @click.option(
+        "--gateway",
+        envvar="PENSTOCK_GATEWAY",
+        metavar="NAMESPACE/NAME",
+        help="The Gateway there that routes, if it is not KServe's own.",
+    )
+    @click.option(
+        "--address",
+        envvar="PENSTOCK_ADDRESS",
+        metavar="URL",
+        help="That Gateway as seen from here, if not by the address in its status.",
+    )
+    @click.option(
+        "--prometheus",
+        envvar="PENSTOCK_PROMETHEUS",
+        metavar="URL",
+        help="The Prometheus that scrapes the pods there; without it they are read directly.",
+    )
     @wraps(command)
-    def with_target(
-        *args: object,
-        context: str | None,
-        namespace: str | None,
-        mode: str | None,
-        **kwargs: object,
-    ) -> None:
-        command(*args, where=Where(context, namespace, mode), **kwargs)
+    def with_target(*args: object, **kwargs: Any) -> None:
+        where = Where(**{field.name: kwargs.pop(field.name) for field in fields(Where)})
+        command(*args, where=where, **kwargs)
 
     return with_target
+
+
+def has_registry(settings: Settings) -> bool:
+    """Return whether there is a registry: somebody named one, or a run made one here."""
+    return not settings.own_registry or (settings.home / "mlflow.db").exists()
+
+
+NO_REGISTRY = "MLFLOW_TRACKING_URI is not set, so no alias of a registry is moved"
 
 
 def gc_options(keep: str) -> Callable[[Any], Any]:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from penstock.cli.edge import Where, output_option, print_json, settings_of, target_options
+from penstock.cli.edge import (
+    NO_REGISTRY,
+    Where,
+    has_registry,
+    output_option,
+    print_json,
+    settings_of,
+    target_options,
+)
 from penstock.core.errors import ConfigurationError, Interrupted, RolledBack
 
 if TYPE_CHECKING:
@@ -68,7 +76,8 @@ def watch(where: Where, name: str) -> None:
     if record.phase == "rolled_back":
         raise RolledBack(
             f"{record.candidate} was rolled back: {record.reason}",
-            hint=f"{record.stable} is served as before; penstock rollout certificate write {name}",
+            hint=f"{record.stable} is served as before; penstock rollout certificate write {name}"
+            f"{where.options}",
         )
 
 
@@ -93,7 +102,7 @@ def pause(where: Where, name: str) -> None:
     state = _read(where, name)
     if state.record.held == "paused":
         raise ConfigurationError(
-            f"{name}: it is paused already", hint=f"penstock rollout resume {name}"
+            f"{name}: it is paused already", hint=f"penstock rollout resume {name}{where.options}"
         )
     left_s = state.policy.deadlines.held_s
     _ask(
@@ -115,7 +124,7 @@ def resume(where: Where, name: str) -> None:
         # recorded now, it would undo the next hold, whatever the reason
         raise ConfigurationError(
             f"{name}: it is not held, there is nothing to resume",
-            hint=f"penstock rollout status {name}",
+            hint=f"penstock rollout status {name}{where.options}",
         )
     again = f"; it is held again while it is still so: {state.record.reason}"
     _ask(where, state, "resume", f"it goes on{again if held not in ('', 'paused') else ''}")
@@ -179,8 +188,13 @@ def revert(where: Where, name: str, timeout: float) -> None:
     done = deploy.revert(site, name, timeout)
     click.echo(f"{name}: {done.service} gets 100 %, it was ready after {done.ready_s:.1f} s")
     for service in done.replaced:
-        click.echo(f"{service} was removed; penstock rollout revert {name} brings it back")
-    promoted(settings_of(), name, done.service)
+        again = f"penstock rollout revert {name}{where.options}"
+        click.echo(f"{service} was removed; {again} brings it back")
+    settings = settings_of()
+    if where.cluster and not has_registry(settings):
+        click.echo(NO_REGISTRY)
+        return
+    promoted(settings, name, done.service)
     click.echo(f"the registry's champion is {done.service}")
 
 
@@ -193,12 +207,12 @@ def _read(where: Where, name: str) -> State:
     if record.over:
         raise ConfigurationError(
             f"{name}: no rollout goes on; the last one was {view.place(record)}: {record.reason}",
-            hint=f"penstock rollout history {name}",
+            hint=f"penstock rollout history {name}{where.options}",
         )
     if record.phase in ("rolling_back", "rollback_blocked"):
         raise ConfigurationError(
             f"{name}: it is being rolled back: {record.reason}",
-            hint=f"penstock rollout watch {name}",
+            hint=f"penstock rollout watch {name}{where.options}",
         )
     return state
 

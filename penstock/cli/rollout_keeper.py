@@ -61,6 +61,9 @@ class Duty:
     """Takes name and record of a version that was promoted, before the one it replaces is removed;
     may be called again."""
 
+    left: Callable[[str], None] = _ignore
+    """Takes the name of a rollout that is no longer looked after: it is over, or another's."""
+
     traffic: Traffic = acting.LOCAL
     """How traffic is split there."""
 
@@ -208,6 +211,7 @@ class Keeper:
                 self._owed[name] = record  # whoever promoted it died before what it replaced went
             with await self._blocking(self._duty.world, name, self._policy(obj)) as world:
                 await self._drive(name, world)
+            await self._blocking(self._duty.left, name)
             await self._blocking(lease.release, self._duty.cluster, name, self._duty.owner)
         except ConfigurationError as problem:  # not to be retried before somebody mends it
             self._trouble(name, problem)

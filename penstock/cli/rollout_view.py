@@ -43,6 +43,9 @@ class State:
     hint: str
     """The command that shows what goes on where it is served."""
 
+    options: str
+    """What names that place to other commands; empty for this machine."""
+
 
 class Standing(NamedTuple):
     """The evidence on one metric: natural logarithms of e-values."""
@@ -92,6 +95,7 @@ def read(target: Target, name: str) -> State:
         holder=held_by(target.cluster, name, now)[0],
         now=now,
         hint=target.hint,
+        options=target.options,
     )
 
 
@@ -175,11 +179,11 @@ def deadline(state: State) -> Deadline | None:
 
 def next_step(state: State) -> str:
     """Return what to type next."""
-    name, record = state.name, state.record
+    name, record = f"{state.name}{state.options}", state.record
     if record.over:
         return f"penstock rollout certificate write {name}"
     if not state.holder:
-        return "penstock controller (nobody looks after this rollout)"
+        return f"penstock controller{state.options} (nobody looks after this rollout)"
     if record.phase == "rollback_blocked":
         return f"{state.hint} (traffic does not leave the candidate)"
     steps = {

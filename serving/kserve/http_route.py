@@ -15,7 +15,7 @@ that header is no help either: its Maglev table is built without the weights of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from serving.cluster import Object
@@ -29,7 +29,7 @@ KServe's own routes after 60, however well it streams; a stream that is silent f
 still ended, by Envoy's idle timeout."""
 
 _SUFFIX = "-predictor"
-_ANY_PATH = {"path": {"type": "PathPrefix", "value": "/"}}
+_EVERYTHING: Object = {"matches": [{"path": {"type": "PathPrefix", "value": "/"}}]}
 
 
 def http_route(name: str, weights: Mapping[str, int], facts: Facts) -> Object:
@@ -40,23 +40,24 @@ def http_route(name: str, weights: Mapping[str, int], facts: Facts) -> Object:
         weights: InferenceService to share, relative to their sum; one at 0 stays listed.
         facts: The cluster.
     """
+    hostnames = facts.gateway.hostnames(name, facts.namespace)
+    return carrying(name, {"hostnames": hostnames, "rules": _rules(weights)}, facts)
+
+
+def carrying(name: str, spec: Object, facts: Facts) -> Object:
+    """Return an HTTPRoute of a name at the users' gateway."""
     gateway = facts.gateway
+    parent = {
+        "group": "gateway.networking.k8s.io",
+        "kind": "Gateway",
+        "name": gateway.name,
+        "namespace": gateway.namespace,
+    }
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",
         "metadata": {"name": name, "namespace": facts.namespace, "labels": {NAME: name}},
-        "spec": {
-            "parentRefs": [
-                {
-                    "group": "gateway.networking.k8s.io",
-                    "kind": "Gateway",
-                    "name": gateway.name,
-                    "namespace": gateway.namespace,
-                }
-            ],
-            "hostnames": gateway.hostnames(name, facts.namespace),
-            "rules": _rules(weights),
-        },
+        "spec": {"parentRefs": [parent], **spec},
     }
 
 
@@ -67,12 +68,12 @@ def with_weights(route: Object, weights: Mapping[str, int]) -> Object:
 
 def weights_of(route: Object) -> dict[str, int]:
     """Return InferenceService to share, as users meet them: the inverse of `http_route`."""
-    return {
-        ref["name"].removesuffix(_SUFFIX): int(ref.get("weight", 1))
-        for rule in route["spec"]["rules"]
-        if not any(match.get("headers") for match in rule.get("matches", []))
-        for ref in rule.get("backendRefs", [])
-    }
+    return shares(route, _SUFFIX)
+
+
+def carries(route: Object) -> bool:
+    """Return whether an HTTPRoute leads to InferenceServices."""
+    return leads_to(route, _SUFFIX)
 
 
 def observed(route: Object, facts: Facts) -> dict[str, int]:
@@ -113,22 +114,54 @@ def _reasons(parent: Mapping[str, Any], generation: int | None) -> Iterator[str]
             yield f"{kind}: {found.get('reason', '')}: {found.get('message', '')}"
 
 
-def alone(backends: Mapping[str, Object]) -> list[Object]:
-    """Return rules that lead a request to the version it names, whatever the shares are.
+def rules(
+    weights: Mapping[str, int], suffix: str, port: int, doors: Iterable[Object]
+) -> list[Object]:
+    """Return the rules of a route: users' first, then those that reach a version alone.
+
+    Users' rules keep their places for good. Envoy Gateway names Envoy's clusters by a rule's place
+    (v1.8.0, `irRouteDestinationName`), and a cluster changes before the routes that lead to it: for
+    a moment, users would meet whoever has their old place now, or get a 503 where nobody has.
 
     Args:
-        backends: Version's object to where it is reached.
+        weights: Version's object to share.
+        suffix: What the name of its Service has more.
+        port: Of the Services.
+        doors: Users' rules without backends: one match each, and filters.
     """
-    return [
+    doors = list(doors)
+    everybody = [backend(f"{name}{suffix}", port, weights[name]) for name in sorted(weights)]
+    shared = [{**door, "backendRefs": everybody, "timeouts": NO_TIMEOUT} for door in doors]
+    alone = [
         {
-            "matches": [
-                {**_ANY_PATH, "headers": [{"type": "Exact", "name": SERVICE, "value": service}]}
-            ],
-            "backendRefs": [backends[service]],
+            **door,
+            "matches": [{**match, "headers": [_named(name)]} for match in door["matches"]],
+            "backendRefs": [backend(f"{name}{suffix}", port)],
             "timeouts": NO_TIMEOUT,
         }
-        for service in sorted(backends)
+        for name in sorted(weights)
+        for door in doors
     ]
+    return [*shared, *alone]
+
+
+def shares(route: Object, suffix: str) -> dict[str, int]:
+    """Return version's object to share, where all of users' rules agree; else nothing."""
+    first, *others = [
+        {
+            ref["name"].removesuffix(suffix): int(ref.get("weight", 1))
+            for ref in rule.get("backendRefs", [])
+        }
+        for rule in route["spec"]["rules"]
+        if not any(match.get("headers") for match in rule.get("matches", []))
+    ] or [{}]
+    return first if all(other == first for other in others) else {}
+
+
+def leads_to(route: Object, suffix: str) -> bool:
+    """Return whether every backend of a route is a Service of this kind."""
+    refs = [ref["name"] for rule in route["spec"]["rules"] for ref in rule.get("backendRefs", [])]
+    return bool(refs) and all(name.endswith(suffix) for name in refs)
 
 
 def backend(service: str, port: int, weight: int = 1) -> Object:
@@ -136,10 +169,9 @@ def backend(service: str, port: int, weight: int = 1) -> Object:
     return {"group": "", "kind": "Service", "name": service, "port": port, "weight": weight}
 
 
+def _named(service: str) -> Object:
+    return {"type": "Exact", "name": SERVICE, "value": service}
+
+
 def _rules(weights: Mapping[str, int]) -> list[Object]:
-    only = {name: backend(f"{name}{_SUFFIX}", PREDICTOR_PORT) for name in weights}
-    shared = [
-        backend(f"{name}{_SUFFIX}", PREDICTOR_PORT, weights[name]) for name in sorted(weights)
-    ]
-    rest = {"matches": [_ANY_PATH], "backendRefs": shared, "timeouts": NO_TIMEOUT}
-    return [*alone(only), rest]
+    return rules(weights, _SUFFIX, PREDICTOR_PORT, [_EVERYTHING])

@@ -18,7 +18,6 @@ ANNOTATIONS = {
     "serving.kserve.io/disable-localmodel": "true",  # a node's cache would be mounted unverified
     # "true" would point scrapers at port 9091, which only Knative's pods have
     "serving.kserve.io/enable-prometheus-scraping": "false",
-    **runtimes.scraped(runtimes.PORT),
 }
 
 LABELS = {"networking.kserve.io/visibility": "cluster-local"}
@@ -52,7 +51,11 @@ def inference_service(
             "name": service_name(spec.name, release.version),
             "namespace": facts.namespace,
             "labels": {NAME: spec.name, VERSION: str(release.version), **LABELS},
-            "annotations": {ROOT: str(release.root), **ANNOTATIONS},
+            "annotations": {
+                ROOT: str(release.root),
+                **ANNOTATIONS,
+                **runtimes.scraped(engine),
+            },
         },
         "spec": {
             "predictor": {
@@ -62,14 +65,16 @@ def inference_service(
                 **runtimes.pod(spec, release, facts),
                 "initContainers": [storage.init_container(release, facts, manifest)],
                 "model": {
-                    "modelFormat": {"name": engine.model_format, "version": "1"},
+                    "modelFormat": {"name": engine.of.model_format, "version": "1"},
                     "runtime": engine.runtime,
                     "storageUri": storage.storage_uri(release),
                     "args": engine.args(spec),
+                    **engine.instead(spec),
                     "resources": runtimes.resources(spec, facts),
                     "volumeMounts": [storage.model_mount(release)],
                     "lifecycle": {"preStop": {"sleep": {"seconds": facts.drain_s}}},
-                    **runtimes.probes(engine, spec),
+                    **runtimes.LAST_WORDS,
+                    **runtimes.probes(engine, spec, manifest=manifest),
                 },
             }
         },

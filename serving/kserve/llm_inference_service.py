@@ -1,9 +1,17 @@
 """The other mechanism: one LLMInferenceService per version, in one routing group.
 
-Its controller writes the weights into an HTTPRoute per member, `<version>-kserve-route`, and all
-of these carry the same path, `/publishers/<namespace>/models/<name>`: the gateway takes the oldest
-that claims it. So shares hold only when **every** member's route shows them. A member that is
-stopped or not ready is left out of them (`isMemberRoutable`), whatever its weight says.
+KServe's controller writes the group's weights into an HTTPRoute per member,
+`<version>-kserve-route`, and all of these claim the same paths below
+`/publishers/<namespace>/models/<name>`: the gateway takes the oldest. Their weights cannot be
+changed without failed requests (v0.20.0): a member whose own route was just written is not ready
+until the gateway has accepted it (`IsHTTPRouteReady`), and the others' routes leave it out
+meanwhile (`filterEligibleMembers`). If those have nothing themselves, all weights are 0, and a
+gateway answers 500.
+
+So **users are led by an HTTPRoute of ours**, which claims the same paths as exact ones: Gateway
+API prefers those to KServe's prefixes. It changes in one write. The group's weights follow it, for
+those who come in by KServe's other ways (its model header, other paths), and so that everything
+stays as it is when ours is removed. Shares hold when ours **and** every member's route show them.
 
 No `router.scheduler`: the backends are then Services, which every gateway can weigh; pools of the
 inference extension are not.
@@ -18,16 +26,21 @@ from penstock.core.errors import ConfigurationError
 from penstock.core.manifest import Manifest
 from penstock.core.spec import ModelSpec
 from serving.cluster import Object
-from serving.kserve import http_route, runtimes, storage
+from serving.kserve import http_route as routes
+from serving.kserve import runtimes, storage
 from serving.kserve.facts import Facts
 from serving.manifests import NAME, ROOT, VERSION, Release, service_name
 
 PORT = 8000
 """The controller's Service and presets have it."""
 
-_SERVICE = "-kserve-workload-svc"
+PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models")
+"""What users ask the engine for. An HTTPRoute has 16 rules at most; with two versions that can be
+reached alone these make nine."""
+
+_SUFFIX = "-kserve-workload-svc"
 _ROUTE = "-kserve-route"
-_LONGEST = 63 - len(_SERVICE)  # beyond, the controller shortens names by a hash
+_LONGEST = 63 - len(_SUFFIX)  # beyond, the controller shortens names by a hash
 
 
 def llm_inference_service(
@@ -78,7 +91,7 @@ def llm_inference_service(
             "storageInitializer": {"enabled": False},  # ours is in the template
             "replicas": spec.replicas,
             "labels": labels,  # these two reach the pods, the object's own do not
-            "annotations": {**annotations, **runtimes.scraped(PORT)},
+            "annotations": {**annotations, **runtimes.scraped(chosen, PORT)},
             "router": {"route": {"group": spec.name, "weight": weight}},
             "template": _template(spec, release, facts, manifest),
         },
@@ -96,11 +109,30 @@ def weight_of(obj: Object) -> int:
     return int(obj["spec"]["router"]["route"]["weight"])
 
 
-def alone(services: Iterable[str]) -> list[Object]:
-    """Return rules of an HTTPRoute of ours that lead a replay to the version it names."""
-    return http_route.alone(
-        {name: http_route.backend(f"{name}{_SERVICE}", PORT) for name in services}
-    )
+def http_route(name: str, weights: Mapping[str, int], facts: Facts) -> Object:
+    """Return our HTTPRoute of a name, which leads users by KServe's own path of the group."""
+    return routes.carrying(name, {"rules": _rules(name, weights, facts)}, facts)
+
+
+def with_weights(route: Object, weights: Mapping[str, int], facts: Facts) -> Object:
+    """Return our HTTPRoute with other shares, and everything else as it is."""
+    rules = _rules(route["metadata"]["name"], weights, facts)
+    return {**route, "spec": {**route["spec"], "rules": rules}}
+
+
+def weights_of(route: Object) -> dict[str, int]:
+    """Return LLMInferenceService to share, as users meet them: the inverse of `http_route`."""
+    return routes.shares(route, _SUFFIX)
+
+
+def carries(route: Object) -> bool:
+    """Return whether an HTTPRoute leads to LLMInferenceServices."""
+    return routes.leads_to(route, _SUFFIX)
+
+
+def base(name: str, facts: Facts) -> str:
+    """Return what stands before `/v1` in the group's URLs."""
+    return f"/publishers/{facts.namespace}/models/{name}"
 
 
 def route_name(service: str) -> str:
@@ -113,21 +145,44 @@ def shown(route: Object) -> dict[str, int]:
     owner = route["metadata"]["name"].removesuffix(_ROUTE)
     direct = f"/{route['metadata'].get('namespace', '')}/{owner}"
     return {
-        ref["name"].removesuffix(_SERVICE): int(ref.get("weight", 1))
+        ref["name"].removesuffix(_SUFFIX): int(ref.get("weight", 1))
         for rule in route["spec"].get("rules", [])
         if not _below(rule, direct)
         for ref in rule.get("backendRefs", [])
-        if ref["name"].endswith(_SERVICE)
+        if ref["name"].endswith(_SUFFIX)
     }
 
 
-def observed(routes: Iterable[Object], facts: Facts) -> dict[str, int]:
-    """Return the group's shares; nothing unless all members' routes show the same, and hold."""
-    found = list(routes)
-    if not found or any(http_route.unobserved(route, facts) for route in found):
+def observed(route: Object, members: Iterable[Object], facts: Facts) -> dict[str, int]:
+    """Return the group's shares; nothing unless our route and all members' show the same, and hold.
+
+    Args:
+        route: Ours.
+        members: KServe's, of the versions that are in ours.
+        facts: The cluster.
+    """
+    wanted, theirs = weights_of(route), list(members)
+    if any(routes.unobserved(each, facts) for each in [route, *theirs]):
         return {}
-    first, *others = [shown(route) for route in found]
-    return first if all(other == first for other in others) else {}
+    return wanted if all(_given(shown(each)) == _given(wanted) for each in theirs) else {}
+
+
+def _given(shares: Mapping[str, int]) -> dict[str, int]:
+    """Return who gets something: who gets nothing may stand in a member's route, or not."""
+    return {name: share for name, share in shares.items() if share}
+
+
+def _rules(name: str, weights: Mapping[str, int], facts: Facts) -> list[Object]:
+    doors = [_door(base(name, facts), path) for path in PATHS]
+    return routes.rules(weights, _SUFFIX, PORT, doors)
+
+
+def _door(before: str, path: str) -> Object:
+    rewrite = {"path": {"type": "ReplaceFullPath", "replaceFullPath": path}}
+    return {
+        "matches": [{"path": {"type": "Exact", "value": f"{before}{path}"}}],
+        "filters": [{"type": "URLRewrite", "urlRewrite": rewrite}],
+    }
 
 
 def _below(rule: Mapping[str, Any], prefix: str) -> bool:
@@ -151,7 +206,8 @@ def _template(spec: ModelSpec, release: Release, facts: Facts, manifest: Manifes
                 "volumeMounts": [*engine["volumeMounts"], storage.model_mount(release)],
                 # the preset sleeps by `exec`, and the two merge: another action would be a second
                 "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", wait]}}},
-                **runtimes.probes(chosen, spec, PORT),
+                **runtimes.LAST_WORDS,
+                **runtimes.probes(chosen, spec, PORT, manifest),
             }
         ],
     }

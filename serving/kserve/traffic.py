@@ -13,10 +13,7 @@ from serving.cluster import Cluster, Kind, Object
 from serving.kserve import http_route, llm_inference_service
 from serving.kserve.facts import Facts
 from serving.kserve.inference_service import inference_service
-from serving.manifests import Release, ready
-
-WEIGHTS = "penstock.dev/weights"
-"""On the HTTPRoute of `llmisvc`: the shares that the members are to have."""
+from serving.manifests import NAME, Release
 
 _ATTEMPTS = 5
 
@@ -34,8 +31,8 @@ class RouteTraffic:
         return http_route.http_route(name, weights, self.facts)
 
     def carries(self, obj: Object) -> bool:
-        """Return whether it is an HTTPRoute that splits by itself."""
-        return WEIGHTS not in obj["metadata"].get("annotations", {})
+        """Return whether it is an HTTPRoute over InferenceServices."""
+        return http_route.carries(obj)
 
     def weighted(self, obj: Object, weights: Mapping[str, int]) -> Object:
         """Return the HTTPRoute with other weights."""
@@ -59,10 +56,9 @@ class RouteTraffic:
 
 @dataclass(frozen=True, slots=True)
 class LlmTraffic:
-    """An LLMInferenceService per version, in one group; KServe writes the routes.
+    """An LLMInferenceService per version, in one group, and one HTTPRoute of ours over them.
 
-    No object carries all weights, so an HTTPRoute of ours carries what they are to be, with the
-    record, in one write; the members follow it. It also leads replays to a version alone.
+    Ours carries the weights with the record, in one write; the group's own weights follow it.
     """
 
     facts: Facts
@@ -71,28 +67,19 @@ class LlmTraffic:
 
     def carrying(self, name: str, weights: Mapping[str, int]) -> Object:
         """Return our HTTPRoute of a name."""
-        return self.weighted(http_route.http_route(name, {}, self.facts), weights)
+        return llm_inference_service.http_route(name, weights, self.facts)
 
     def carries(self, obj: Object) -> bool:
-        """Return whether it is an HTTPRoute that members follow."""
-        return WEIGHTS in obj["metadata"].get("annotations", {})
+        """Return whether it is an HTTPRoute over LLMInferenceServices."""
+        return llm_inference_service.carries(obj)
 
     def weighted(self, obj: Object, weights: Mapping[str, int]) -> Object:
         """Return our HTTPRoute with other weights."""
-        metadata = obj["metadata"]
-        text = json.dumps(dict(sorted(weights.items())))
-        annotations = {**metadata.get("annotations", {}), WEIGHTS: text}
-        rules = llm_inference_service.alone(weights)
-        return {
-            **obj,
-            "metadata": {**metadata, "annotations": annotations},
-            "spec": {**obj["spec"], "rules": rules},
-        }
+        return llm_inference_service.with_weights(obj, weights, self.facts)
 
     def weights_of(self, obj: Object) -> dict[str, int]:
         """Return LLMInferenceService to share."""
-        found: dict[str, int] = json.loads(obj["metadata"].get("annotations", {})[WEIGHTS])
-        return found
+        return llm_inference_service.weights_of(obj)
 
     def version(self, spec: ModelSpec, release: Release) -> Object:
         """Return the LLMInferenceService of one version, without a share."""
@@ -106,30 +93,25 @@ class LlmTraffic:
         return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
 
     def enforce(self, cluster: Cluster, obj: Object) -> None:
-        """Give every member its weight; nothing only when those that gain have theirs.
-
-        A write makes a member not ready for a moment, and KServe leaves it out of the routes
-        meanwhile (v0.20.0, `filterEligibleMembers`): if the others had nothing then, users would
-        get an empty 500. So this must be called until the shares are observed.
-        """
-        wanted = self.weights_of(obj)
-        given = [_give(cluster, each, wanted[each]) for each in sorted(wanted) if wanted[each]]
-        if all(given):
-            for service in sorted(wanted):
-                _give(cluster, service, wanted[service])
+        """Give every member of the group its weight, those that gain first; others get nothing."""
+        name, wanted = obj["metadata"]["name"], self.weights_of(obj)
+        members = [
+            member["metadata"]["name"]
+            for member in cluster.list("LLMInferenceService")
+            if member["metadata"].get("labels", {}).get(NAME) == name
+        ]
+        for member in sorted(members, key=lambda each: -wanted.get(each, 0)):
+            _give(cluster, member, wanted.get(member, 0))
 
 
-def _give(cluster: Cluster, service: str, weight: int) -> bool:
-    """Give a member its weight; return whether it had it already, and is ready."""
+def _give(cluster: Cluster, service: str, weight: int) -> None:
+    """Give a member its weight; if others write all the time, another look does it."""
     for _ in range(_ATTEMPTS):
         member = cluster.get("LLMInferenceService", service)
-        if member is None:
-            return False
-        if llm_inference_service.weight_of(member) == weight:
-            return ready(member)[0]
+        if member is None or llm_inference_service.weight_of(member) == weight:
+            return
         try:
             cluster.replace(llm_inference_service.with_weight(member, weight))
         except Conflict:
             continue  # its controller wrote meanwhile
-        return False
-    return False
+        return

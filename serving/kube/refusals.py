@@ -87,9 +87,10 @@ def _forbidden(call: Call, said: Mapping[str, Any], message: str) -> ServingErro
         return _refused(call, said, message)
     plural = f" {_plural(call.resource, call.subresource)}" if call.resource else ""
     where = f" in namespace {call.namespace}" if call.namespace else ""
+    roles = "; Penstock's Roles: deploy/runner, deploy/controller" if call.namespace else ""
     return Forbidden(
         f"{call}: {rbac['user']} may not {call.verb}{plural}{where}",
-        hint=f"missing rule: {rule(call)}",
+        hint=f"missing rule: {rule(call)}{roles}",
     )
 
 

@@ -3,6 +3,7 @@
 ```
 deploying → warmup → shadow → ramp (10, 25, 50 %) → soak (100 %) → promoted
      any of them → rolling_back → rolled_back       (rollback_blocked: a person must look)
+     deploying → rolled_back                        (it is in the route from warmup on)
      any before rolling_back may be held: nothing moves until the doubt is gone, or its deadline
      comes
 ```
@@ -14,7 +15,7 @@ needs no evidence source: it works when all of them are down.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from penstock.core.spec import Rollout
 from serving.rollout.judge import PROOF_IN_SHADOW, Judge, Verdict, told
@@ -51,6 +52,9 @@ class Seen:
 
     candidate_exists: bool = True
     stable_exists: bool = True
+    contents: Mapping[str, str] = field(default_factory=dict)
+    """Version's object → what tells its content now."""
+
     edited: str = ""
     """What somebody else changed of route or versions, against the record; empty for nothing."""
 
@@ -115,13 +119,18 @@ def next_action(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> A
         case "rolling_back" | "rollback_blocked":
             return _rolling_back(record, seen)
         case "deploying" | "warmup" | "shadow" | "ramp" | "soak":
-            return (
+            action = (
                 _asked(record)
+                or _deleted(record, seen)
                 or _accused(record, verdict, judge)
                 or _held(record, verdict, seen, judge)
                 or _doubted(record, verdict, seen, judge)
                 or _forward(record, verdict, seen, judge)
             )
+            leaves = isinstance(action, Shift) and action.phase == "rolling_back"
+            if leaves and record.phase == "deploying":  # it never was in the route
+                return Shift("rolled_back", 0, action.reason)
+            return action
 
 
 def roll_back(reason: str) -> Shift:
@@ -142,6 +151,13 @@ def _asked(record: Record) -> Action | None:
             return Resume("a person resumed it")
         case _:
             return None
+
+
+def _deleted(record: Record, seen: Seen) -> Action | None:
+    """A candidate that is in the route and does not exist fails its share of users."""
+    if seen.candidate_exists or record.phase == "deploying":
+        return None
+    return roll_back("somebody deleted the candidate")
 
 
 def _accused(record: Record, verdict: Verdict, judge: Judge) -> Action | None:
@@ -201,8 +217,8 @@ def _forward(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Acti
         case "deploying" if seen.ready:
             return Shift("warmup", 0, "the candidate is ready")
         case "deploying":
-            reason = f"the candidate is not ready: {seen.why}"
-            return _in_time(spent_s, judge.policy.ready_timeout_s, reason)
+            limit_s = judge.policy.ready_timeout_s
+            return _in_time(spent_s, limit_s, "the candidate is not ready", seen.why)
         case "warmup" if seen.warm:
             return Shift("shadow", 0, "the candidate is warm")
         case "warmup":
@@ -230,9 +246,9 @@ def _shadow(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Actio
 def _ramp(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Action:
     policy, spent_s = judge.policy, seen.now - record.entered_at
     if seen.routed is None or seen.routed.get(record.candidate, 0) != record.weight:
-        told_split = "not known" if seen.routed is None else dict(seen.routed)
-        reason = f"{record.weight} % are not routed yet: {told_split}"
-        return _in_time(spent_s, policy.deadlines.step_s, reason)
+        told_split = "not known" if seen.routed is None else str(dict(seen.routed))
+        reason = f"{record.weight} % are not routed yet"
+        return _in_time(spent_s, policy.deadlines.step_s, reason, told_split)
     missing = _missing(record, verdict, judge)
     thin = _thin(record, missing, judge) if missing else ""
     if missing and not thin:
@@ -289,10 +305,11 @@ def _step(step: int, policy: Rollout, reason: str) -> Shift:
     return Shift("ramp", policy.steps[step], reason, step)
 
 
-def _in_time(spent_s: float, deadline_s: float, reason: str) -> Action:
+def _in_time(spent_s: float, deadline_s: float, what: str, why: str = "") -> Action:
+    because = f": {why}" if why else ""
     if spent_s > deadline_s:
-        return roll_back(f"{reason}, after {spent_s:.0f} s")
-    return Stay(reason)
+        return roll_back(f"{what} after {spent_s:.0f} s{because}")
+    return Stay(f"{what}{because}")
 
 
 def _prove(missing: list[str], spent_s: float, deadline_s: float, policy: Rollout) -> Action:
@@ -309,8 +326,12 @@ def _unproven(reason: str, policy: Rollout) -> Action:
 
 
 def _rolling_back(record: Record, seen: Seen) -> Action:
-    """Weight 0, seen at 0, out of the route, and only then removed."""
-    if seen.routed is not None and seen.routed.get(record.candidate, 0) == 0:
+    """Weight 0, seen at 0, out of the route, and only then removed.
+
+    A route to what does not exist is never seen to hold; there is nobody to wait for then.
+    """
+    left = seen.routed is not None and seen.routed.get(record.candidate, 0) == 0
+    if left or not seen.candidate_exists:
         return Shift("rolled_back", 0, record.reason)
     if record.phase == "rolling_back" and seen.now - record.entered_at > ROLLBACK_S:
         return Shift(

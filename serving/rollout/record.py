@@ -85,6 +85,9 @@ class Record:
     cursors: Mapping[str, str] | None = None
     """Source → how far it was read into the evidence."""
 
+    contents: Mapping[str, str] | None = None
+    """Version's object → what tells its content, as this rollout saw it first."""
+
     @property
     def over(self) -> bool:
         """Whether nothing can happen any more."""

@@ -41,6 +41,9 @@ def step(record: Record, batch: Batch, seen: Seen, judge: Judge) -> Step:
             evidence_at=seen.now if batch.size else record.evidence_at,
             arrived=record.arrived + batch.candidate.requests + batch.stable.requests,
         )
+    if unknown := seen.contents.keys() - (record.contents or {}).keys():
+        first = {name: seen.contents[name] for name in sorted(unknown)}
+        record = replace(record, contents={**(record.contents or {}), **first})
     verdict = judge.verdict(record.evidence)
     action = next_action(record, verdict, seen, judge)
     return Step(_apply(record, action, seen.now), action, verdict)

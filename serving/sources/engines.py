@@ -1,24 +1,29 @@
 """What engines export, in the words of the gateway's counters.
 
-Penstock's CPU engine counts users' requests as the gateway does. vLLM counts every request, so its
-numbers are users' while nothing is replayed, as on the ramp; its histograms are coarse, and a
-difference that stays inside one bucket is not seen. Source: vLLM's `v1/metrics/loggers.py` and
-prometheus-fastapi-instrumentator's `http_requests_total`, which groups status codes.
+Penstock's CPU engine counts users' requests as the gateway does. Other engines count every request,
+so their numbers are users' while nothing is replayed, as on the ramp; their histograms are coarse,
+and a difference that stays inside one bucket is not seen. An engine that does not count failures
+(`Runtime.answered`) shows no requests here: its users are no evidence, and shadow must be enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 
+from serving.runtimes.catalog import RUNTIMES
+from serving.runtimes.runtime import Runtime
+from serving.runtimes.signals import Sample as Line
+from serving.runtimes.signals import Series, Signal, by_name, matching, read
 from serving.sources.counters import Sample
 from serving.usermetrics import ENGINE, GATEWAY
 
-_VLLM = {
-    "vllm:time_to_first_token_seconds_bucket": "time_to_first_token_seconds_bucket",
-    "vllm:request_time_per_output_token_seconds_bucket": "time_per_output_token_seconds_bucket",
-    "process_start_time_seconds": "start_time_seconds",
+_HISTOGRAMS: Mapping[Signal, str] = {
+    "ttft": "time_to_first_token_seconds_bucket",
+    "tpot": "time_per_output_token_seconds_bucket",
 }
-_HTTP = "http_requests_total"
+_STARTED = Series("process_start_time_seconds")
+Found = Iterator[tuple[str, dict[str, str], float]]
 
 
 def canonical(samples: Iterable[Sample], name: str, service: str, half: str) -> list[Sample]:
@@ -35,27 +40,51 @@ def canonical(samples: Iterable[Sample], name: str, service: str, half: str) -> 
     if any(sample.name.startswith(ENGINE) for sample in scrape):
         found = _own(scrape)
     else:
-        found = _vllm(scrape)
+        found = _other(scrape)
     return [
         Sample(f"{GATEWAY}_{series}", {**labels, **more}, value) for series, more, value in found
     ]
 
 
-def _own(scrape: Iterable[Sample]) -> Iterator[tuple[str, dict[str, str], float]]:
+def _own(scrape: Iterable[Sample]) -> Found:
     for sample in scrape:
         if sample.name.startswith(ENGINE):
             more = {key: sample.labels[key] for key in ("le", "code") if key in sample.labels}
             yield sample.name.removeprefix(f"{ENGINE}_"), more, sample.value
 
 
-def _vllm(scrape: Iterable[Sample]) -> Iterator[tuple[str, dict[str, str], float]]:
-    for sample in scrape:
-        if sample.name in _VLLM:
-            more = {"le": sample.labels["le"]} if "le" in sample.labels else {}
-            yield _VLLM[sample.name], more, sample.value
-        elif sample.name == _HTTP and sample.labels.get("handler", "").startswith("/v1/"):
-            code = sample.labels.get("status", "")
-            yield "requests_total", {"code": code}, sample.value
-            yield "draws_total", {}, sample.value
-            if code.startswith("5"):
-                yield "failures_total", {}, sample.value
+def _other(scrape: Iterable[Sample]) -> Found:
+    lines = by_name(scrape)
+    runtime = _engine(lines)
+    if runtime is None:
+        return
+    # engines of several processes do not tell when they began; that they began anew shows in
+    # counters that fell
+    yield "start_time_seconds", {}, _sum(lines, (_STARTED,))
+    seen = read(runtime.series, (line for every in lines.values() for line in every))
+    for signal, series in _HISTOGRAMS.items():
+        for bound, count in seen.buckets.get(signal, {}).items():
+            yield series, {"le": "+Inf" if math.isinf(bound) else str(bound)}, count
+    if runtime.answered is not None:
+        every = _sum(lines, runtime.answered.every)
+        yield "requests_total", {}, every
+        yield "draws_total", {}, every
+        yield "failures_total", {}, _sum(lines, runtime.answered.failed)
+
+
+def _engine(lines: Mapping[str, list[Line]]) -> Runtime | None:
+    """Return the runtime that knows most of a scrape's series; None where none knows any."""
+    known = {each.key: _known(each, lines) for each in RUNTIMES.values() if not each.own}
+    best = max(known, key=lambda key: known[key])
+    return RUNTIMES[best] if known[best] else None
+
+
+def _known(runtime: Runtime, lines: Mapping[str, list[Line]]) -> int:
+    plain = [*runtime.series.values(), *(runtime.answered.every if runtime.answered else ())]
+    return sum(
+        bool(matching(lines, series) or matching(lines, series, "_bucket")) for series in plain
+    )
+
+
+def _sum(lines: Mapping[str, list[Line]], every: Iterable[Series]) -> float:
+    return sum(line.value for series in every for line in matching(lines, series))

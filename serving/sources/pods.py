@@ -30,6 +30,7 @@ class Pod(NamedTuple):
     """Where its metrics are: host and port."""
 
     ready: bool
+    path: str = "/metrics"
 
 
 class Scraper(NamedTuple):

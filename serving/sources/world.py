@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from penstock.core.errors import ServingError
 from penstock.core.spec import Rollout
-from serving.cluster import Cluster, Object
+from serving.cluster import Cluster
 from serving.controller import weights
 from serving.doors import Doors
 from serving.manifests import ready
@@ -70,7 +70,6 @@ class ObservedWorld:
         self._place, self._policy, self._clock = place, policy, clock
         self._prompts, self._load = prompts, load
         self._warm: set[str] = set()
-        self._contents: dict[str, str] = {}
         self._replayed_at: float | None = None
         self._prompt_s = 1.0
         """How long a prompt took, the last time."""
@@ -86,15 +85,22 @@ class ObservedWorld:
         is_ready, why = ready(candidate) if candidate is not None else (False, "it was deleted")
         if candidate is not None and not is_ready:
             why = self._place.why(record.candidate) or why
+        routed = dict(self._place.routed()) or None
+        # before the route knows it, what names it would reach whoever serves users
+        reached = routed is not None and record.candidate in routed
         return Seen(
             now=self._clock(),
             ready=is_ready,
             why="" if is_ready else why,
-            warm=record.phase == "warmup" and is_ready and self._warmed(record),
-            routed=dict(self._place.routed()) or None,
+            warm=record.phase == "warmup" and is_ready and reached and self._warmed(record),
+            routed=routed,
             candidate_exists=candidate is not None,
             stable_exists=stable is not None,
-            edited=self._changed(candidate) or self._changed(stable),
+            contents={
+                obj["metadata"]["name"]: self._place.traffic.content(obj)
+                for obj in (candidate, stable)
+                if obj is not None
+            },
             exhausted=record.phase == "shadow"
             and self._replayer(record).exhausted((record.cursors or {}).get(REPLAY)),
         )
@@ -111,14 +117,6 @@ class ObservedWorld:
                     return Batch()
         except ServingError:
             return Batch()  # missing data is no evidence, neither way
-
-    def _changed(self, obj: Object | None) -> str:
-        """Return who is not what this rollout saw first; a version should never change."""
-        if obj is None:
-            return ""
-        name, now = obj["metadata"]["name"], self._place.traffic.content(obj)
-        first = self._contents.setdefault(name, now)
-        return "" if now == first else f"somebody changed {name} ({first} to {now})"
 
     def close(self) -> None:
         """End the connections."""

@@ -22,21 +22,20 @@ from serving.kserve.facts import Facts, Storage
 from serving.kserve.traffic import LlmTraffic, RouteTraffic
 from serving.kube import KubernetesCluster
 from serving.kube.calls import Target as ApiTarget
+from serving.kube.errors import Forbidden, Unreachable
 from serving.kube.patience import Patience
 from serving.manifests import NAME, VERSION, version_of
 from serving.sources.pods import PodCounters, Scraper
 from serving.sources.replay import Load, Prompt
 from serving.sources.world import ObservedWorld, Place
-from serving.targets import configmaps, probe
-from serving.targets.diagnosis import Trouble, sentence
-from serving.targets.scrape import PodScraper, PrometheusScraper
+from serving.targets import checks, configmaps, probe
+from serving.targets.diagnosis import sentence, warning
+from serving.targets.scrape import PodScraper, PrometheusScraper, prometheus
 from serving.targets.target import MAX_NEW_TOKENS, prompts_from_json, prompts_to_json
 from serving.traffic import Traffic
 
 PATIENCE = Patience(total_s=10.0)
 """Less than a lease lasts: who cannot write must not believe for longer that it is its turn."""
-
-_LOG_LINES = 20
 
 
 def connect(where: KServe, settings: Settings) -> ClusterTarget:
@@ -77,25 +76,32 @@ class ClusterTarget:
     cluster: KubernetesCluster
     where: KServe
     storage: Storage
-    found: probe.Found
+    found: checks.Found
     look_s: float = 1.0
     began: bool = True
 
     @property
+    def options(self) -> str:
+        """What names it to other commands; mode `standard` has no rollouts there."""
+        where = self.where
+        context = f" --context {where.context}" if where.context else ""
+        mode = f" --mode {where.mode}" if where.mode in ("route", "llmisvc") else ""
+        return f"{context} --namespace {where.namespace}{mode}"
+
+    @property
     def hint(self) -> str:
         """The command that shows what goes on there."""
-        context = f" --context {self.where.context}" if self.where.context else ""
-        return f"penstock status{context} --namespace {self.where.namespace}"
+        return f"penstock status{self.options}"
 
     @cached_property
     def facts(self) -> Facts:
         """What the objects depend on."""
-        return probe.facts_of(self.found, self.where, self.storage)
+        return checks.facts_of(self.found, self.where, self.storage)
 
     @cached_property
     def traffic(self) -> Traffic:
         """The mechanism that the spec names, or the best that the cluster can do."""
-        chosen = probe.mechanism(self.found, self.where)
+        chosen = checks.mechanism(self.found, self.where)
         return LlmTraffic(self.facts) if chosen == "llmisvc" else RouteTraffic(self.facts)
 
     @cached_property
@@ -105,7 +111,10 @@ class ClusterTarget:
 
     def require(self, model: ModelSpec) -> None:
         """Raise what keeps a model from being served there."""
-        refuse(probe.checks(self.found, self.where, model))
+        found = probe.look(self.cluster, self.where, rights=True)
+        refuse(checks.checks(found, self.where, model))
+        if self.where.prometheus:
+            refuse([prometheus(self.where.prometheus, self.where.namespace)])
 
     def storage_for(self, manifest: Manifest, *, as_it_came: bool) -> str:
         """Return the spec's storage, or the Hub for what came from there as it is."""
@@ -122,10 +131,11 @@ class ClusterTarget:
 
     def door(self, name: str) -> Door:
         """Return the gateway, with the name's host; `llmisvc` has a path per name."""
-        url = probe.address_of(self.found, self.where)
+        url = checks.address_of(self.found, self.where)
         if isinstance(self.traffic, LlmTraffic):
-            return Door(f"{url}/publishers/{self.where.namespace}/models/{name}", {})
-        return Door(url, {"Host": self._host(name)})
+            return Door(url + llm_inference_service.base(name, self.facts), {})
+        host, *_ = self.facts.gateway.hostnames(name, self.where.namespace)
+        return Door(url, {"Host": host})
 
     def observed(self, name: str) -> Mapping[str, int]:
         """Return the weights that the gateway has accepted."""
@@ -134,13 +144,11 @@ class ClusterTarget:
             return {}
         if isinstance(self.traffic, RouteTraffic):
             return http_route.observed(obj, self.facts)
-        wanted = self.traffic.weights_of(obj)
-        names = [llm_inference_service.route_name(service) for service in wanted]
-        routes = [self.cluster.get("HTTPRoute", each) for each in names]
-        if any(route is None for route in routes):
+        names = map(llm_inference_service.route_name, self.traffic.weights_of(obj))
+        members = [self.cluster.get("HTTPRoute", each) for each in names]
+        if None in members:
             return {}
-        shown = llm_inference_service.observed([r for r in routes if r is not None], self.facts)
-        return dict.fromkeys(wanted, 0) | shown if shown else {}
+        return llm_inference_service.observed(obj, filter(None, members), self.facts)
 
     def counters(self, name: str, candidate: str, stable: str) -> PodCounters:
         """Return the counters of the versions' pods."""
@@ -159,7 +167,7 @@ class ClusterTarget:
             self.cluster,
             self.traffic,
             name,
-            ClusterDoors(probe.address_of(self.found, self.where), self._host(name), self.hint),
+            ClusterDoors(self.door(name), self.hint),
             partial(self.observed, name),
             partial(self.counters, name),
             self.why,
@@ -168,8 +176,11 @@ class ClusterTarget:
         return ObservedWorld(place, policy, prompts, load, time.time)
 
     def why(self, service: str) -> str:
-        """Return what is wrong with a version's pods, in a sentence."""
-        return sentence(self.pods(service), self._log_of)
+        """Return what is wrong with a version's pods, in a sentence; or why nobody can tell."""
+        try:
+            return sentence(self.pods(service)) or warning(self._warnings(), service)
+        except (Forbidden, Unreachable) as problem:
+            return f"{problem}; {problem.hint}"  # a diagnosis; whoever asks goes on without it
 
     def pods(self, service: str) -> list[Object]:
         """Return a version's pods."""
@@ -193,38 +204,27 @@ class ClusterTarget:
             return PrometheusScraper(self.cluster, _selector, self.where.prometheus)
         return PodScraper(self.cluster, _selector)
 
-    def _host(self, name: str) -> str:
-        return self.facts.gateway.hostnames(name, self.where.namespace)[0]
-
-    def _log_of(self, trouble: Trouble) -> str:
-        from serving.kube.errors import Absent, Forbidden, Refused
-
-        try:
-            return self.cluster.logs(
-                trouble.pod,
-                container=trouble.container,
-                lines=_LOG_LINES,
-                previous=trouble.previous,
-            )
-        except (Absent, Forbidden, Refused):
-            return ""  # the reason stands without it
+    def _warnings(self) -> list[Object]:
+        target = ApiTarget("Event", self.cluster.namespace)
+        query = {"fieldSelector": "type=Warning"}
+        found, _ = self.cluster.api.list(target.call("list", query=query))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterDoors:
     """The gateway's: our HTTPRoute leads a request that names a version to it alone."""
 
-    url: str
-    host: str
+    users: Door
     hint: str
 
     def version(self, service: str) -> Door:
-        """Return the gateway, with the name's host and the version's name."""
-        return Door(self.url, {"Host": self.host, SERVICE: service})
+        """Return users' way, with the version's name."""
+        return Door(self.users.url, {**self.users.headers, SERVICE: service})
 
     def alive(self) -> Door:
         """Return the list of models, of whoever serves users now."""
-        return Door(f"{self.url}/v1/models", {"Host": self.host})
+        return Door(f"{self.users.url}/v1/models", self.users.headers)
 
 
 def _selector(service: str) -> str:

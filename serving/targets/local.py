@@ -36,6 +36,7 @@ class LocalTarget:
 
     settings: Settings
     look_s: float = 0.25
+    options: str = ""
     hint: str = "penstock local status"
 
     @property

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import httpx
 
+from penstock.core.checks import Check
 from penstock.core.errors import NotReady, ServingError
 from serving.cluster import Object
 from serving.kube import KubernetesCluster
@@ -17,6 +19,12 @@ from serving.sources.pods import Pod, samples_of
 _TIMEOUT_S = 3.0
 _CONNECT_S = 1.0
 _PORT = 8080
+_SCRAPE = "does it scrape pods that are annotated prometheus.io/scrape, with those two labels?"
+_ENGINES = (
+    *("penstock_users_", "vllm:", "sglang:", "trtllm_", "nv_", "tgi_"),
+    *("http_requests_total", "process_start_time_seconds"),
+)
+"""How series begin that any engine shows; nothing else is asked of Prometheus."""
 
 
 class PodScraper:
@@ -62,7 +70,7 @@ class PodScraper:
     def _text(self, pod: Pod) -> str:
         if self._direct:
             try:
-                return self._get(f"http://{pod.address}/metrics")
+                return self._get(f"http://{pod.address}{pod.path}")
             except httpx.ConnectTimeout:
                 self._direct = False  # pods' addresses mean nothing from here
             except (httpx.HTTPError, ValueError) as problem:
@@ -79,7 +87,7 @@ class PodScraper:
         root = RESOURCES["Pod"].path(namespace, f"{pod.name}:{port}", "proxy")
         call = Call(
             "get",
-            f"{root}/metrics",
+            f"{root}{pod.path}",
             f"Pod proxy {namespace}/{pod.name}",
             resource=RESOURCES["Pod"],
             namespace=namespace,
@@ -118,25 +126,50 @@ class PrometheusScraper(PodScraper):
         Raises:
             NotReady: Prometheus does not answer, or has not scraped the pod in five minutes.
         """
-        names = "penstock_users_.+|vllm:.+|http_requests_total|process_start_time_seconds"
+        names = f"({'|'.join(_ENGINES)}).*"
         query = f'{{namespace="{self._namespace}",pod="{pod.name}",__name__=~"{names}"}}'
-        try:
-            answer = self._http.get(f"{self._url}/api/v1/query", params={"query": query})
-            answer.raise_for_status()
-            found = answer.json()["data"]["result"]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as problem:
-            raise NotReady(
-                f"Prometheus at {self._url}",
-                reason=f"{type(problem).__name__}: {problem}",
-                waited_s=0,
-                hint="target.kserve.prometheus in model.yaml; null reads pods themselves",
-            ) from problem
+        found = _asked(self._http, self._url, query)
         if not found:
-            raise _silent(pod, f"Prometheus at {self._url} has no series of it")
+            raise _silent(
+                pod, f"Prometheus at {self._url} has no series with its namespace and pod", _SCRAPE
+            )
         return [
             Sample(each["metric"]["__name__"], each["metric"], float(each["value"][1]))
             for each in found
         ]
+
+
+def prometheus(url: str, namespace: str, transport: httpx.BaseTransport | None = None) -> Check:
+    """Return whether a Prometheus answers, and how much of a namespace it scrapes.
+
+    Args:
+        url: Where it is.
+        namespace: That models are served in.
+        transport: Another way there than the network.
+    """
+    with httpx.Client(timeout=_TIMEOUT_S, trust_env=False, transport=transport) as http:
+        try:
+            found = _asked(http, url.rstrip("/"), f'up{{namespace="{namespace}"}}')
+        except NotReady as problem:
+            return Check("prometheus", False, str(problem), problem.hint)
+    pods = len({each["metric"].get("pod") for each in found})
+    return Check("prometheus", True, f"{url} scrapes {pods} pods of namespace {namespace}")
+
+
+def _asked(http: httpx.Client, url: str, query: str) -> list[dict[str, Any]]:
+    """Return the newest value of every series that a query finds."""
+    try:
+        answer = http.get(f"{url}/api/v1/query", params={"query": query})
+        answer.raise_for_status()
+        found: list[dict[str, Any]] = answer.json()["data"]["result"]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as problem:
+        raise NotReady(
+            f"Prometheus at {url}",
+            reason=f"{type(problem).__name__}: {problem}",
+            waited_s=0,
+            hint="target.kserve.prometheus in model.yaml; null reads pods themselves",
+        ) from problem
+    return found
 
 
 def pod_of(obj: Object, service: str) -> Pod:
@@ -150,6 +183,7 @@ def pod_of(obj: Object, service: str) -> Pod:
         service=service,
         address=f"{status.get('podIP', '')}:{port}",
         ready=conditions.get("Ready") == "True" and bool(status.get("podIP")),
+        path=annotations.get("prometheus.io/path", "/metrics"),
     )
 
 
@@ -158,10 +192,9 @@ def _port(containers: Sequence[Object]) -> int:
     return int(ports[0]) if ports else _PORT
 
 
-def _silent(pod: Pod, reason: str) -> NotReady:
-    return NotReady(
-        f"metrics of pod {pod.name}",
-        reason=reason,
-        waited_s=0,
-        hint="does the engine export them, and may this account get pods/proxy?",
-    )
+def _silent(
+    pod: Pod,
+    reason: str,
+    hint: str = "does the engine export them, and may this account get pods/proxy?",
+) -> NotReady:
+    return NotReady(f"metrics of pod {pod.name}", reason=reason, waited_s=0, hint=hint)

@@ -58,6 +58,11 @@ class Target(Protocol):
         ...
 
     @property
+    def options(self) -> str:
+        """What names it to other commands, with a space before it; empty for this machine."""
+        ...
+
+    @property
     def hint(self) -> str:
         """The command that shows a person what goes on there."""
         ...

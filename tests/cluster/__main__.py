@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
 
 from penstock.core.errors import LifecycleError
-from tests.cluster import build, cgroups, namespace, packages, prepare
-from tests.cluster.places import Place
+from tests.cluster import able, build, cgroups, containerfiles, kept, namespace, packages, prepare
+from tests.cluster.places import Place, cache
 from tests.cluster.waiting import pause
 
 
@@ -26,13 +29,52 @@ def main(context: click.Context, name: str) -> None:
     context.obj = Place(name)
 
 
+@main.command("able")
+def able_() -> None:
+    """Say whether a cluster can run on this machine; exit with 1 if it cannot."""
+    if missing := able.missing(able.this_machine()):
+        raise click.ClickException(f"no cluster can run here: {'; '.join(missing)}")
+
+
 @main.command("build")
 def build_() -> None:
     """Build and fetch what a start needs; done once."""
-    build.binaries(click.echo)
-    packages.base(packages.debian(click.echo), click.echo)
-    packages.environment(click.echo)
-    packages.kserve_storage(click.echo)
+    with _alone():
+        build.binaries(click.echo)
+        packages.environment(click.echo)
+        _builder().build(*containerfiles.TESTED)
+        kept.prune(click.echo, time.time())
+
+
+@main.command("images")
+@click.argument("names", nargs=-1, type=click.Choice(containerfiles.named()))
+@click.pass_obj
+def images_(place: Place, names: tuple[str, ...]) -> None:
+    """Build images from their Containerfiles; those that tests use unless NAMES says which.
+
+    A cluster that runs gets them too; pods that run already keep theirs.
+    """
+    chosen = names or containerfiles.TESTED
+    with _alone():
+        _builder().build(*chosen)
+    first = namespace.first_process(place)
+    if first is not None:
+        command = (sys.executable, "-m", "tests.cluster.containerfiles", *chosen)
+        subprocess.run(namespace.entering(first, command), check=True)
+
+
+def _builder() -> containerfiles.Builder:
+    debian = packages.debian(click.echo)
+    return containerfiles.Builder(debian, packages.base(debian, click.echo), click.echo)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Have other starts wait: two would build the same into the same folder."""
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @main.command()
@@ -40,6 +82,7 @@ def build_() -> None:
 def up(context: click.Context) -> None:
     """Start the cluster unless it runs; ready when this returns."""
     place: Place = context.obj
+    context.invoke(able_)
     if namespace.first_process(place) is None:
         context.invoke(build_)  # inside there is no network to fetch from
         _clean(place)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.core.errors import LifecycleError
+from tests.cluster.kept import used
 from tests.cluster.places import HERE, cache
 
 GO = HERE / "go"
@@ -104,11 +105,11 @@ def binaries(say: Callable[[str], None]) -> dict[str, Path]:
     found = {}
     for binary in BINARIES:
         path = found[binary.name] = built(binary, version)
-        if path.exists():
-            continue
-        began = time.monotonic()
-        _build(binary, path)
-        say(f"built {binary.name} in {time.monotonic() - began:.0f} s")
+        if not path.exists():
+            began = time.monotonic()
+            _build(binary, path)
+            say(f"built {binary.name} in {time.monotonic() - began:.0f} s")
+        used(path)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,16 @@ _ROOT = Path("/sys/fs/cgroup")
 
 
 def make(place: Place) -> None:
-    """Make the cluster's cgroup in every hierarchy."""
+    """Make the cluster's cgroup in every hierarchy.
+
+    All pods together may have as much of the processors as the kubelet gives them on a node of its
+    own: 1024 shares each. By default it would be as much as one process beside them.
+    """
     for top in _tops(place):
         top.mkdir(exist_ok=True)
+        shares = top / "cpu.shares"  # of the first version of cgroups
+        if shares.exists():
+            shares.write_text(str(1024 * (os.cpu_count() or 1)))
 
 
 def remove(place: Place) -> None:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,8 @@ from serving.kube.patience import Patience
 from tests.cluster.build import BINARIES, BuildError, built, go, module_folder
 
 ADMIN = "of-the-administrator"
-_CRDS = {
-    "sigs.k8s.io/gateway-api": "standard/gateway.networking.k8s.io_httproutes.yaml",
-    "github.com/kserve/kserve": "full/serving.kserve.io_inferenceservices.yaml",
-}
+GATEWAY_API = ("sigs.k8s.io/gateway-api", "standard/gateway.networking.k8s.io_httproutes.yaml")
+KSERVE = ("github.com/kserve/kserve", "full/serving.kserve.io_inferenceservices.yaml")
 
 
 class ControlPlane:
@@ -129,13 +127,23 @@ class ControlPlane:
 
 
 @contextmanager
-def control_plane(binaries: dict[str, Path], folder: Path) -> Iterator[ControlPlane]:
-    """Run a control plane that knows HTTPRoutes and InferenceServices."""
+def control_plane(
+    binaries: dict[str, Path],
+    folder: Path,
+    crds: Sequence[tuple[str, str]] = (GATEWAY_API, KSERVE),
+) -> Iterator[ControlPlane]:
+    """Run a control plane that knows HTTPRoutes and InferenceServices, or what it is told.
+
+    Args:
+        binaries: Where `etcd` and `kube-apiserver` lie.
+        folder: For everything they write.
+        crds: Module and file of each definition.
+    """
     plane = ControlPlane(binaries, folder)
     try:
         plane.start()
         with plane.cluster("default") as cluster:
-            _install_crds(cluster)
+            _install(cluster, crds)
         yield plane
     finally:
         plane.stop()
@@ -178,15 +186,15 @@ def until(done: Callable[[], object], *, within_s: float = 30.0) -> None:
         never.wait(0.05)
 
 
-def _install_crds(cluster: KubernetesCluster) -> None:
+def _install(cluster: KubernetesCluster, crds: Sequence[tuple[str, str]]) -> None:
     import yaml
 
-    for module, file in _CRDS.items():
+    for module, file in crds:
         text = (module_folder(module, module="kserve") / "config" / "crd" / file).read_text()
         crd: Object = yaml.load(text, Loader=yaml.CSafeLoader)
         cluster.create(crd)
         name = crd["metadata"]["name"]
-        until(partial(established, cluster, name))
+        until(partial(established, cluster, name), within_s=90.0)  # a large one, a busy machine
 
 
 def _post(url: str, body: Object) -> Object:

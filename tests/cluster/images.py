@@ -10,7 +10,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -19,8 +19,7 @@ import httpx
 
 from penstock import __version__
 from serving.kserve.runtimes import CPU_IMAGE
-from serving.kserve.storage import IMAGE as STORAGE_IMAGE
-from tests.cluster.places import REPOSITORY, cache
+from tests.cluster.places import cache
 
 Object = dict[str, Any]
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -40,9 +39,6 @@ class Image:
     base: str = ""
     """Name of an image in the registry whose layers come first."""
 
-    tree: Path | None = None
-    """A whole root folder, which never changes."""
-
     @property
     def repository(self) -> str:
         """The name without its tag."""
@@ -51,7 +47,7 @@ class Image:
     @property
     def digest(self) -> str:
         """What the image is made of: sources are told apart by name, size and time."""
-        parts = [self.name, self.base, str(self.tree), self.user, self.path, *self.entrypoint]
+        parts = [self.name, self.base, self.user, self.path, *self.entrypoint]
         parts.append(Path(__file__).read_text())
         parts += [f"{path}={target}" for path, target in sorted(self.links.items())]
         for path, source in sorted(self.files.items()):
@@ -77,32 +73,18 @@ def images(binaries: Mapping[str, Path], debian: Path, python: Path) -> list[Ima
     ]
 
 
-def python_images(base: Path, storage: Path) -> list[Image]:
-    """Return the public Python image's stand-in and the images that carry Penstock.
+def thin_images(stand_in: str) -> list[Image]:
+    """Return images that would bring CUDA, and that are thin here, over the public Python's.
 
-    Penstock's are thin here: their `python3` is the one of this repository's environment, which
-    the containers see because containerd mounts it, read-only, into every one of them.
+    Their `python3` is the one of this repository's environment, which every container sees because
+    containerd mounts it, read-only, and so they run what lies in this repository.
     """
-    containerfile = (REPOSITORY / "images" / "penstock-engine-python.Containerfile").read_text()
-    public = next(line for line in containerfile.splitlines() if line.startswith("FROM "))
-    stand_in = public.removeprefix("FROM docker.io/")
-    thin = partial(Image, user="10001", base=stand_in)
-    ours = [
-        thin(CPU_IMAGE, path=f"{sys.prefix}/bin:{_PATH}", entrypoint=("penstock", "serve")),
-        thin("penstock-python", path=f"{sys.prefix}/bin:{_PATH}"),
-        # of an environment of its own: what KServe's library needs contradicts the engine's
-        thin(
-            STORAGE_IMAGE,
-            {"opt/kserve": storage / "site", "usr/local/bin/python3": storage / "python3"},
-        ),
-    ]
+    path = f"{sys.prefix}/bin:{_PATH}"
+    thin = partial(Image, user="10001", path=path, base=stand_in.removeprefix("docker.io/"))
     return [
-        Image(stand_in, tree=base),
-        *(
-            replace(image, name=f"{prefix}{image.name}:{__version__}")
-            for prefix in ("", "library/")  # containerd calls a bare name library/…
-            for image in ours
-        ),
+        thin(f"{prefix}{name}:{__version__}", entrypoint=entrypoint)
+        for prefix in ("", "library/")  # containerd calls a bare name library/…
+        for name, entrypoint in {CPU_IMAGE: ("penstock", "serve"), "penstock-python": ()}.items()
     ]
 
 
@@ -145,6 +127,25 @@ def push(image: Image, registry: str, say: Callable[[str], None]) -> None:
     say(f"image {image.name}: {size >> 20} MB")
 
 
+def collect(configuration: Path) -> None:
+    """Remove from a registry that does not run what no tag needs any more."""
+    command = ("docker-registry", "garbage-collect", "--delete-untagged", str(configuration))
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def link(registry: str, name: str, other: str) -> None:
+    """Have the registry know an image by another name too."""
+    (source, tag), (target, other_tag) = name.rsplit(":", 1), other.rsplit(":", 1)
+    with httpx.Client(base_url=f"{registry}/v2/", timeout=60) as client:
+        manifest = _get(client, f"{source}/manifests/{tag}")
+        _mount(client, source, target, [manifest["config"], *manifest["layers"]])
+        client.put(
+            f"{target}/manifests/{other_tag}",
+            json=manifest,
+            headers={"Content-Type": str(manifest["mediaType"])},
+        ).raise_for_status()
+
+
 def _inherited(client: httpx.Client, image: Image) -> tuple[Object, list[Object]]:
     """Return the configuration and the layers that an image starts from."""
     if not image.base:
@@ -152,10 +153,14 @@ def _inherited(client: httpx.Client, image: Image) -> tuple[Object, list[Object]
         return {"architecture": "amd64", "os": "linux", **root}, []
     source, tag = image.base.rsplit(":", 1)
     manifest = _get(client, f"{source}/manifests/{tag}")
-    for layer in manifest["layers"]:
-        mount = {"mount": layer["digest"], "from": source}
-        client.post(f"{image.repository}/blobs/uploads/", params=mount).raise_for_status()
+    _mount(client, source, image.repository, manifest["layers"])
     return _get(client, f"{source}/blobs/{manifest['config']['digest']}"), manifest["layers"]
+
+
+def _mount(client: httpx.Client, source: str, target: str, blobs: list[Object]) -> None:
+    for blob in blobs:
+        asked = {"mount": blob["digest"], "from": source}
+        client.post(f"{target}/blobs/uploads/", params=asked).raise_for_status()
 
 
 def _get(client: httpx.Client, url: str) -> Object:
@@ -170,8 +175,6 @@ def _layer(image: Image, file: io.BufferedRandom) -> str:
         return entry
 
     with tarfile.open(fileobj=file, mode="w") as archive:
-        if image.tree:
-            archive.add(image.tree, ".")
         for folder, mode in {"tmp": 0o1777, "etc": 0o755}.items():
             entry = plain(tarfile.TarInfo(folder))
             entry.type, entry.mode = tarfile.DIRTYPE, mode

@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import ssl
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from tests.cluster.build import GO, module_folder
 from tests.cluster.components import KSERVE_PORT, LLMISVC_PORT
-from tests.cluster.places import cache
+from tests.cluster.kept import used
+from tests.cluster.places import API_PORT, NODE_IP, Place, cache
 
 Object = dict[str, Any]
 _CA = "Q0EtQlVORExF"  # stands in the cache where the cluster's own certificate belongs
@@ -36,8 +39,22 @@ def rendered(kubectl: Path, authority: Path, into: Path) -> None:
         (folder / ".done").touch()
     into.mkdir(parents=True, exist_ok=True)
     bundle = base64.b64encode(authority.read_bytes()).decode()
-    for file in folder.glob("*.json"):
+    for file in used(folder).glob("*.json"):
         (into / file.name).write_text(file.read_text().replace(_CA, bundle))
+
+
+def define(place: Place) -> int:
+    """Create what CRDs are missing and return how many there are; may be tried again."""
+    context = ssl.create_default_context(cafile=str(place.pki / "ca.crt"))
+    context.load_cert_chain(place.pki / "admin.crt", place.pki / "admin.key")
+    definitions = json.loads((place.run / "manifests" / "definitions.json").read_text())["items"]
+    server = f"https://{NODE_IP}:{API_PORT}/apis/apiextensions.k8s.io/v1"
+    with httpx.Client(base_url=server, verify=context, timeout=120, trust_env=False) as client:
+        for item in definitions:
+            answer = client.post("customresourcedefinitions", json=item)
+            if answer.status_code != httpx.codes.CONFLICT:
+                answer.raise_for_status()
+    return len(definitions)
 
 
 def _render(kubectl: Path) -> dict[str, list[Object]]:

@@ -39,9 +39,14 @@ def entering(first: int, command: Sequence[str]) -> list[str]:
     ]  # fmt: skip
 
 
+def inside() -> bool:
+    """Return whether we run in some cluster's namespaces."""
+    return f"{MARK}=".encode() in _read(1, "environ")
+
+
 def first_process(place: Place) -> int | None:
     """Return the process that is number 1 in the namespaces, or None: nothing runs."""
-    for pid in _marked(place):
+    for pid in marked(place):
         if _status(pid).get("NSpid", "").split()[-1:] == ["1"]:
             return pid
     return None
@@ -61,7 +66,7 @@ def processes(first: int) -> dict[int, int]:
 def end(place: Place) -> None:
     """End every process of a cluster and wait until none is left."""
     for _ in range(200):
-        left = list(_marked(place))
+        left = list(marked(place))
         if not left:
             return
         for pid in left:
@@ -73,7 +78,8 @@ def end(place: Place) -> None:
     raise TimeoutError(f"processes do not end: {left}")
 
 
-def _marked(place: Place) -> Iterator[int]:
+def marked(place: Place) -> Iterator[int]:
+    """Yield every process that carries a cluster's mark, us aside."""
     mark = f"{MARK}={place.name}".encode()
     for pid in _pids():
         if pid != os.getpid() and mark in _read(pid, "environ").split(b"\0"):

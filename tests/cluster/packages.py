@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from penstock.core.errors import LifecycleError
-from tests.cluster.places import HERE, REPOSITORY, cache
+from tests.cluster.kept import used
+from tests.cluster.places import HERE, cache
 
 DEBIAN = (
-    "busybox-static", "conntrack", "containerd", "containernetworking-plugins",
+    "buildah", "busybox-static", "conntrack", "containerd", "containernetworking-plugins",
     "debootstrap", "docker-registry", "iptables", "nftables", "prometheus", "runc",
 )  # fmt: skip
-_BASE = ("ca-certificates", "python3", "python3-pip", "python3-venv")
+_REQUIREMENTS = HERE / "requirements.txt"
+_BASE = ("ca-certificates", "python3", "python3-pip")
 _IPTABLES = [f"{ip}tables{do}" for ip in ("ip", "ip6") for do in ("", "-save", "-restore")]
 
 
@@ -28,59 +31,23 @@ class PackageError(LifecycleError):
 
 def debian(say: Callable[[str], None]) -> Path:
     """Return a folder with `usr/`: the packages and what they need that this machine lacks."""
-    with _once("debian", " ".join(DEBIAN), say) as (folder, fresh):
-        if fresh:
-            _unpack(folder)
-    return folder
+    return _once("debian", " ".join(DEBIAN), _unpack, say)
 
 
 def environment(say: Callable[[str], None]) -> Path:
     """Return a Python environment with Envoy and the S3 server."""
-    requirements = HERE / "requirements.txt"
-    with _once("python", requirements.read_text() + sys.version, say) as (folder, fresh):
-        if fresh:
-            uv = str(Path(sys.executable).with_name("uv"))
-            _command(uv, "venv", "-q", "--python", sys.executable, "--relocatable", str(folder))
-            python = str(folder / "bin" / "python")
-            _command(
-                uv, "pip", "install", "-q", "--compile-bytecode", "--require-hashes",
-                "--python", python, "-r", str(requirements),
-            )  # fmt: skip
-    return folder
+    return _once("python", _REQUIREMENTS.read_text() + sys.version, _install, say)
 
 
 def base(debian_folder: Path, say: Callable[[str], None]) -> Path:
-    """Return the root folder of a Debian with Python: stands in for the image python:3.11-slim."""
-    with _once("base", " ".join(_BASE), say) as (folder, fresh):
-        if fresh:
-            overlay = f"mount -t overlay -o lowerdir={debian_folder}/usr:/usr overlay /usr"
-            _command("unshare", "--mount", "sh", "-c", f'{overlay} && exec "$@"', "sh",
-                     "debootstrap", "--variant=minbase", f"--include={','.join(_BASE)}",
-                     "bookworm", str(folder))  # fmt: skip
-            for rubbish in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc",
-                            "usr/share/locale", "usr/share/man"):  # fmt: skip
-                shutil.rmtree(folder / rubbish)
-            # what the public image does: pip installs, and `python` is Python
-            next(folder.glob("usr/lib/python3*/EXTERNALLY-MANAGED")).unlink()
-            (folder / "usr/local/bin/python").symlink_to("/usr/bin/python3")
-            (folder / "root").chmod(0o755)  # this machine's Python may be mounted below it
-    return folder
+    """Return the root folder of a Debian with Python, for an image."""
+    return _once("base", " ".join(_BASE), partial(_bootstrap, debian_folder), say)
 
 
-def kserve_storage(say: Callable[[str], None]) -> Path:
-    """Return KServe's library, as the storage image's lock file has it, and a `python3` for it."""
-    lock = REPOSITORY / "requirements" / "storage.txt"
-    with _once("storage", lock.read_text() + sys.version, say) as (folder, fresh):
-        if fresh:
-            uv = str(Path(sys.executable).with_name("uv"))
-            _command(
-                uv, "pip", "install", "-q", "--python", sys.executable, "--require-hashes",
-                "--target", str(folder / "site"), "-r", str(lock),
-            )  # fmt: skip
-            python = f"PYTHONPATH=/opt/kserve:{REPOSITORY} exec {sys.base_prefix}/bin/python3 -B"
-            (folder / "python3").write_text(f'#!/bin/sh\n{python} "$@"\n')
-            (folder / "python3").chmod(0o755)
-    return folder
+def within(debian_folder: Path) -> list[str]:
+    """Return the words before a command that needs Debian's packages: it sees them in /usr."""
+    overlay = f"mount -t overlay -o lowerdir={debian_folder}/usr:/usr overlay /usr"
+    return ["unshare", "--mount", "sh", "-c", f'{overlay} && exec "$@"', "sh"]
 
 
 def _unpack(folder: Path) -> None:
@@ -105,6 +72,25 @@ def _unpack(folder: Path) -> None:
     shutil.rmtree(archives)
 
 
+def _install(folder: Path) -> None:
+    uv = str(Path(sys.executable).with_name("uv"))
+    _command(uv, "venv", "-q", "--python", sys.executable, "--relocatable", str(folder))
+    _command(
+        uv, "pip", "install", "-q", "--compile-bytecode", "--require-hashes",
+        "--python", str(folder / "bin" / "python"), "-r", str(_REQUIREMENTS),
+    )  # fmt: skip
+
+
+def _bootstrap(debian_folder: Path, folder: Path) -> None:
+    _command(
+        *within(debian_folder), "debootstrap", "--variant=minbase",
+        f"--include={','.join(_BASE)}", "bookworm", str(folder),
+    )  # fmt: skip
+    for rubbish in ("dev", "usr/share/doc", "usr/share/locale", "usr/share/man",
+                    "var/cache/apt", "var/lib/apt/lists"):  # fmt: skip
+        shutil.rmtree(folder / rubbish)
+
+
 def _command(*command: str) -> None:
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
@@ -117,18 +103,19 @@ def _command(*command: str) -> None:
         ) from problem
 
 
-@contextmanager
-def _once(name: str, made_of: str, say: Callable[[str], None]) -> Iterator[tuple[Path, bool]]:
-    """Yield a folder to fill and whether it is to be filled; it counts only when that is done."""
-    digest = hashlib.sha256((made_of + Path(__file__).read_text()).encode()).hexdigest()[:16]
-    folder = cache() / f"{name}-{digest}"
+def _once(
+    name: str, made_of: str, fill: Callable[[Path], None], say: Callable[[str], None]
+) -> Path:
+    """Return a folder that was filled; it counts only when that is done."""
+    code = fill.func if isinstance(fill, partial) else fill
+    text = made_of + inspect.getsource(code)
+    folder = cache() / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     done = folder / ".done"
-    fresh = not done.exists()
-    began = time.monotonic()
-    if fresh:
+    if not done.exists():
+        began = time.monotonic()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    yield folder, fresh
-    if fresh:
+        fill(folder)
         done.touch()
         say(f"unpacked {name} in {time.monotonic() - began:.0f} s")
+    return used(folder)

@@ -14,15 +14,20 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from penstock.core.errors import LifecycleError
-from tests.cluster import build, components, images, kserve, packages, pki, prepare
+from tests.cluster import build, components, containerfiles, images, kserve, packages, pki, prepare
 from tests.cluster.components import Component
 from tests.cluster.discovery import Discovery
-from tests.cluster.places import PROMETHEUS, REGISTRY, S3, Place
+from tests.cluster.places import PROMETHEUS, REGISTRY, S3, Place, cache
+from tests.cluster.restarts import Restarts
 from tests.cluster.waiting import pause, until
+
+_PATIENCE_S = 240
+"""For one step of a start: five times what it takes where many others work."""
 
 
 class ComponentDied(LifecycleError):
@@ -36,28 +41,32 @@ class Supervisor:
         self._place = place
         self._began = time.monotonic()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._components: dict[str, Component] = {}
 
     def up(self) -> None:
         """Start everything, in the order in which one thing needs another."""
         place = self._place
         binaries = build.binaries(self._say)
         debian, python = packages.debian(self._say), packages.environment(self._say)
-        base, storage = packages.base(debian, self._say), packages.kserve_storage(self._say)
+        builder = containerfiles.Builder(debian, packages.base(debian, self._say), self._say)
         prepare.machine(place, debian)
         prepare.files(place, binaries)
         pki.write(place.pki)
         kserve.rendered(binaries["kubectl"], place.pki / "ca.crt", place.run / "manifests")
         prepare.managers(place, binaries["envoy-gateway"])
+        alone = list(place.run.parent.iterdir()) == [place.run]  # or another's registry writes
+        if alone and any((cache() / "registry").iterdir()):
+            images.collect(place.config / "registry.yaml")
         self._say("machine prepared")
 
         self._start(*components.stores(place, python))
         self._wait("etcd", lambda: _answers("http://127.0.0.1:2379/health"))
         self._start(components.api_server(place))
         self._wait("registry", lambda: _answers(f"http://{REGISTRY}/v2/"))
-        for image in (
-            *images.images(binaries, debian, python),
-            *images.python_images(base, storage),
-        ):
+        for name in containerfiles.started():
+            builder.push(name, REGISTRY)
+        thin = images.thin_images(containerfiles.stand_in())
+        for image in (*images.images(binaries, debian, python), *thin):
             images.push(image, f"http://{REGISTRY}", self._say)
         self._wait("kube-apiserver", lambda: self._kubectl("get", "--raw=/readyz"))
         self._start(*components.controllers(place))
@@ -69,26 +78,32 @@ class Supervisor:
         self._record()
 
     def watch(self) -> None:
-        """Stay until the namespaces end; say which component ends before."""
-        told: set[str] = set()
-        discovery = Discovery(self._place)
+        """Stay until the namespaces end; start again what ends before."""
+        restarts, discovery = Restarts(), Discovery(self._place)
+        due: dict[str, float | None] = {}
         while True:
+            now = time.monotonic()
             for name, process in self._running.items():
-                if process.poll() is not None and name not in told:
-                    told.add(name)
-                    self._say(f"{name} ended with {process.returncode}")
-            discovery.refresh()  # may wait for what ended
+                if name not in due and process.poll() is not None:
+                    due[name] = restarts.ended(name, now)
+                    left = ", too often: left alone" if due[name] is None else ""
+                    self._say(f"{name} ended with {process.returncode}{left}")
+            again = [name for name, at in due.items() if at is not None and at <= now]
+            if again:
+                self._start(*(self._components[name] for name in again))
+                self._note()
+            for name in again:
+                del due[name]
+            discovery.refresh()
             pause(1)
 
     def _kserve(self) -> None:
-        definitions = self._place.run / "manifests" / "definitions.json"
-        self._kubectl("create", "--validate=false", f"-f{definitions}")
-        self._say("CRDs created")
-        self._kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-        self._apply("settings.json")
-        self._say("CRDs established")
+        self._wait("CRDs created", lambda: kserve.define(self._place))
+        established = ("wait", "--for=condition=Established", "crd", "--all", "--timeout=9s")
+        self._wait("CRDs established", lambda: self._kubectl(*established))
+        self._wait("KServe's settings", lambda: self._apply("settings.json"))
         self._start(*components.kserve(self._place))
-        self._apply(self._place.config / "node.yaml")
+        self._wait("the node's objects", lambda: self._apply(self._place.config / "node.yaml"))
         for url in (components.KSERVE_HEALTH, components.LLMISVC_HEALTH):
             self._wait(url, lambda url=url: _answers(url))  # type: ignore[misc]
         self._apply("webhooks.json")
@@ -135,19 +150,30 @@ class Supervisor:
             "s3": S3,
             "prometheus": PROMETHEUS,
         }
+        self._write(state)
+        self._say("up")
+
+    def _write(self, state: dict[str, Any]) -> None:
         half = self._place.state.with_suffix(".half")
         half.write_text(json.dumps(state, indent=2))
         half.replace(self._place.state)
-        self._say("up")
 
     def _start(self, *started: Component) -> None:
         for component in started:
-            with (self._place.logs / f"{component.name}.log").open("wb") as log:
+            mode = "ab" if component.name in self._components else "wb"
+            with (self._place.logs / f"{component.name}.log").open(mode) as log:
                 self._running[component.name] = subprocess.Popen(
                     component.command,
                     env={**_environment(), **component.environment},
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 )  # fmt: skip
+            self._components[component.name] = component
+
+    def _note(self) -> None:
+        """Write down which processes the components are now."""
+        state = json.loads(self._place.state.read_text())
+        state["components"] = {name: process.pid for name, process in self._running.items()}
+        self._write(state)
 
     def _wait(self, what: str, check: Callable[[], object]) -> None:
         def checked() -> object:
@@ -161,12 +187,16 @@ class Supervisor:
             except (subprocess.CalledProcessError, httpx.HTTPError):
                 return False
 
-        until(what, checked)
+        until(what, checked, _PATIENCE_S)
         self._say(what)
 
     def _apply(self, manifest: str | Path) -> str:
         path = self._place.run / "manifests" / manifest
-        return self._kubectl("apply", "--server-side", "--force-conflicts", f"-f{path}")
+        # to validate, kubectl would have the server write its whole OpenAPI document: seconds, and
+        # on a busy machine more than it waits for
+        return self._kubectl(
+            "apply", "--server-side", "--force-conflicts", "--validate=false", f"-f{path}"
+        )
 
     def _kubectl(self, *arguments: str) -> str:
         done = subprocess.run(

@@ -188,7 +188,8 @@ def test_a_limited_account_is_told_which_rule_is_missing(
             limited.replace({**made, "spec": _spec("two.example")})
         assert told.value.hint == (
             'missing rule: {apiGroups: ["gateway.networking.k8s.io"], resources: ["httproutes"], '
-            f'verbs: ["update"]}} in a Role in namespace {cluster.namespace}'
+            f'verbs: ["update"]}} in a Role in namespace {cluster.namespace}; Penstock\'s Roles: '
+            "deploy/runner, deploy/controller"
         )
         with pytest.raises(Forbidden, match="may not update httproutes/status"):
             limited.replace_status(made)

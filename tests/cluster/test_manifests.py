@@ -15,7 +15,7 @@ from serving.kserve.runtimes import cpu_runtime
 from serving.kube import KubernetesCluster, connect
 from serving.kube.errors import Refused
 from serving.kube.readback import includes
-from tests.cluster.places import chosen
+from tests.cluster.conftest import Running
 from tests.cluster.waiting import until
 from tests.unit.serving.kserve.objects import objects, release, spec
 
@@ -26,16 +26,13 @@ SPACES = ("models", "team")
 
 
 @pytest.fixture(scope="module")
-def spaces() -> Iterator[dict[str, KubernetesCluster]]:
+def spaces(cluster: Running) -> Iterator[dict[str, KubernetesCluster]]:
     """The namespaces that the golden objects lie in."""
-    kubeconfig = chosen().kubeconfig
-    if not kubeconfig.exists():
-        pytest.skip("no cluster runs: python -m tests.cluster up")
-    found = {name: connect(namespace=name, kubeconfig=str(kubeconfig)) for name in SPACES}
+    found = {name: connect(namespace=name, kubeconfig=cluster.kubeconfig) for name in SPACES}
     made = []
-    for name, cluster in found.items():
-        if cluster.get("Namespace", name) is None:
-            cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    for name, space in found.items():
+        if space.get("Namespace", name) is None:
+            space.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
             made.append(name)
     yield found
     for name in made:

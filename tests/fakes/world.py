@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from serving.cluster import Cluster
-from serving.controller import weights
+from serving.controller import LOCAL, weights
 from serving.manifests import route, weights_of
 from serving.rollout.decide import Seen
 from serving.rollout.evidence import BUCKETS, Arm, Batch, Ints, Pairs
@@ -52,18 +52,16 @@ class StreamWorld:
     def seen(self, record: Record) -> Seen:
         obj = self.cluster.get("HTTPRoute", NAME)
         routed = weights_of(obj) if obj is not None and self.routes else None
-        there = {
-            name: self.cluster.get("InferenceService", name) is not None
-            for name in (STABLE, CANDIDATE)
-        }
+        there = {name: self.cluster.get("InferenceService", name) for name in (STABLE, CANDIDATE)}
         return Seen(
             self.now,
             self.ready,
             "loading",
             self.ready,
             routed,
-            candidate_exists=there[CANDIDATE],
-            stable_exists=there[STABLE],
+            candidate_exists=there[CANDIDATE] is not None,
+            stable_exists=there[STABLE] is not None,
+            contents={n: LOCAL.content(obj) for n, obj in there.items() if obj is not None},
         )
 
     def evidence(self, record: Record, seen: Seen) -> Batch:

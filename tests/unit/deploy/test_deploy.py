@@ -63,7 +63,11 @@ def test_the_controllers_image_is_one_of_ours() -> None:
 def test_admission_knows_every_phase_and_every_annotation() -> None:
     assert set(_follows()) == set(get_args(Phase))
     text = (DEPLOY / "admission/rollout-policy.yaml").read_text()
-    assert set(re.findall(r"penstock\.dev/[\w-]+", text)) == {acting.EPOCH, acting.PHASE}
+    assert set(re.findall(r"penstock\.dev/[\w-]+", text)) == {
+        acting.EPOCH,
+        acting.PHASE,
+        acting.RECORD,
+    }
 
 
 @pytest.mark.parametrize("wrong", [(0.0, 0.0), (0.05, 0.05), (0.0, 0.08)])

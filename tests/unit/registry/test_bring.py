@@ -80,6 +80,15 @@ def test_a_mounted_claim_is_verified_where_it_is(published: tuple[Path, Manifest
         bring("pvc://c/p", folder, manifest.root, fetch=nobody)
 
 
+def test_an_empty_mount_is_another_place_than_was_published_to(
+    published: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    with pytest.raises(StoreError, match="pvc://c/p: nothing lies there") as problem:
+        bring("pvc://c/p", elsewhere, published[1].root, published[1], fetch=nobody)
+    assert "target.kserve.storage" in problem.value.hint
+
+
 def _flip(folder: Path) -> None:
     path = folder / "model-00002.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"c")

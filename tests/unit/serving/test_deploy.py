@@ -11,7 +11,7 @@ from penstock.core.identity import Digest
 from penstock.core.spec import ModelSpec, Rollout
 from serving import controller as acting
 from serving.cluster import Kind, Object
-from serving.deploy import Deployed, Site, deploy, propose, revert
+from serving.deploy import Deployed, Site, deploy, propose, rehearse, revert
 from serving.manifests import Release, inference_service, weights_of
 from serving.rollout.record import first_record
 from tests.fakes.cluster import MemoryCluster
@@ -121,6 +121,21 @@ def test_a_conflict_is_read_again() -> None:
     world.conflicts = 3
     world.deploy(2)
     assert world.routed() == {"m-v2": 100}
+
+
+def test_a_rehearsal_raises_what_creating_would_and_changes_nothing() -> None:
+    class Refusing(World):
+        def create(self, obj: Object, *, dry_run: bool = False) -> Object:
+            raise Conflict(f"a webhook says no, {dry_run=}")
+
+    release = Release(1, "file:///x", Digest.of(b"x"))
+    with pytest.raises(Conflict, match="dry_run=True"):
+        rehearse(Refusing(), SPEC, release)
+    cluster = MemoryCluster()
+    rehearse(cluster, SPEC, release)
+    assert cluster.list("InferenceService") == []
+    propose(cluster, SPEC, release)
+    rehearse(cluster, SPEC, release)  # a run that goes on from where it was interrupted
 
 
 def test_other_models_are_left_alone() -> None:

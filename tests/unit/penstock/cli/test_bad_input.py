@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from penstock.cli.app import app
+from penstock.cli.edge import Where
 from penstock.core.errors import LifecycleError
 
 
@@ -91,3 +92,18 @@ def test_run_refuses_what_is_no_spec(
 def test_status_of_a_run_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
     assert "20260101-000000-abcd" in str(_refused(_call("status", "20260101-000000-abcd")))
+
+
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [("--namespace", "My_Models"), ("--gateway", "gateway"), ("--prometheus", "prometheus:9090")],
+)
+def test_a_cluster_is_named_as_a_spec_would_name_it(option: str, given: str) -> None:
+    problem = _refused(_call("status", "--namespace", "models", option, given))
+    assert (problem.exit_code, f"{option}: found {given!r}; allowed: " in str(problem)) == (2, True)
+
+
+def test_another_command_about_the_same_place_is_told_all_of_it() -> None:
+    where = Where(namespace="models", prometheus="http://prometheus:9090")
+    assert where.options == " --namespace models --prometheus http://prometheus:9090"
+    assert where.kserve().prometheus == "http://prometheus:9090"

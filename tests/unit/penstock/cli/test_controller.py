@@ -302,7 +302,7 @@ def test_controller_once_keeps_the_deadline_of_a_candidate_that_never_came(tmp_p
         env = {"PENSTOCK_HOME": str(tmp_path), "PENSTOCK_GATEWAY_PORT": str(port)}
         result = CliRunner(env=env).invoke(app, ["controller", "--once"])
     assert result.exit_code == 0, (result.output, result.exception)
-    assert "m: rolling back: the candidate is not ready" in result.output
+    assert "m: rolled back: the candidate is not ready" in result.output
     assert "m: m-v2 is removed" in result.output
     assert stage.record.phase == "rolled_back"
     assert stage.record.owner.startswith("controller-")

@@ -228,6 +228,7 @@ def test_pause_and_resume_refuse_what_makes_no_sense(stage: Stage) -> None:
 
 
 def test_nothing_is_asked_of_a_rollout_that_is_over(stage: Stage) -> None:
+    stage.run(lambda r: r.phase == "shadow")
     told("rollback", NAME)
     stage.look()
     assert "it is being rolled back: a person asked" in str(refused("promote", NAME))

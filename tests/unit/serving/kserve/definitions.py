@@ -17,6 +17,10 @@ _KSERVE = "github.com/kserve/kserve@v0.20.0/config/crd/full"
 _FILES = {
     "InferenceService": f"{_KSERVE}/serving.kserve.io_inferenceservices.yaml",
     "ServingRuntime": f"{_KSERVE}/serving.kserve.io_servingruntimes.yaml",
+    "ClusterServingRuntime": f"{_KSERVE}/serving.kserve.io_clusterservingruntimes.yaml",
+    "LLMInferenceServiceConfig": (
+        f"{_KSERVE}/llmisvc/serving.kserve.io_llminferenceserviceconfigs.yaml"
+    ),
     "LLMInferenceService": f"{_KSERVE}/llmisvc/serving.kserve.io_llminferenceservices.yaml",
     "HTTPRoute": (
         "sigs.k8s.io/gateway-api@v1.5.1/config/crd/standard/"

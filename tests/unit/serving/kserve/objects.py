@@ -11,9 +11,11 @@ from penstock.core.identity import Digest, ModelRef
 from penstock.core.manifest import FileEntry, Manifest
 from penstock.core.spec import ModelSpec
 from serving.cluster import Object
+from serving.kserve import standard
 from serving.kserve.facts import Facts, Gateway, Storage
 from serving.kserve.http_route import http_route
 from serving.kserve.inference_service import inference_service
+from serving.kserve.llm_inference_service import http_route as group_route
 from serving.kserve.llm_inference_service import llm_inference_service
 from serving.kserve.runtimes import cpu_runtime
 from serving.manifests import Release
@@ -64,6 +66,11 @@ def objects() -> dict[str, Object]:
     on_claim = release(2, f"pvc://weights/chat/{ROOT.hex}")
     from_hub = release(3, "hf://org/chat@" + "c" * 40)
     slow = {"ready_timeout_s": 1800}
+    stable = standard.inference_service(spec(replicas=2), release(), FACTS)
+    candidate = standard.inference_service(
+        spec(runtime_args=["--fault=live-delay=1"]), on_claim, FACTS
+    )
+    canary = standard.with_candidate(stable, standard.snapshot(candidate))
     return {
         "cpu-runtime": cpu_runtime(FACTS),
         "cpu-runtime-own-facts": cpu_runtime(OWN),
@@ -73,8 +80,17 @@ def objects() -> dict[str, Object]:
         ),
         "vllm-hub": inference_service(gpu(2, rollout=slow), from_hub, OWN, MANIFEST),
         "huggingface-s3": inference_service(gpu(1, runtime="huggingface"), release(), OWN),
+        **{
+            f"{name}-s3": inference_service(
+                gpu(2, runtime=name, serving={"context": 8192}), release(), OWN, MANIFEST
+            )
+            for name in ("sglang", "tensorrt-llm", "triton", "tgi")
+        },
         "route-one": http_route("chat", {"chat-v1": 100}, FACTS),
         "route-two": http_route("chat", {"chat-v2": 0, "chat-v1": 100}, OWN),
+        "route-group": group_route("chat", {"chat-v1": 75, "chat-v2": 25}, FACTS),
+        "standard-candidate": canary,
+        "standard-promoted": standard.promoted(standard.with_weight(canary, 100)),
         "llm-s3": llm_inference_service(spec(), release(), 90, FACTS),
         "llm-pvc-own-facts": llm_inference_service(spec(replicas=2), on_claim, 0, OWN),
     }

@@ -45,7 +45,7 @@ def test_weights_are_read_back_as_written(weights: dict[str, int]) -> None:
 
 def test_a_candidate_without_a_share_is_listed_and_can_be_named() -> None:
     route = http_route("chat", {"chat-v1": 100, "chat-v2": 0}, FACTS)
-    *named, shared = route["spec"]["rules"]
+    shared, *named = route["spec"]["rules"]
     assert [ref["weight"] for ref in shared["backendRefs"]] == [100, 0]
     assert {rule["matches"][0]["headers"][0]["name"] for rule in named} == {SERVICE}
     by_name = {
@@ -112,14 +112,22 @@ def member(service: str, weights: dict[str, int]) -> Object:
     return seen(route)
 
 
-def test_a_groups_shares_hold_when_every_member_shows_them() -> None:
+def test_a_groups_shares_hold_when_our_route_and_every_members_show_them() -> None:
     new, old = {"chat-v1": 90, "chat-v2": 10}, {"chat-v1": 100}
+    ours = seen(llm.http_route("chat", new, FACTS))
     assert llm.shown(member("chat-v2", new)) == new
-    assert llm.observed([member("chat-v1", new), member("chat-v2", new)], FACTS) == new
-    assert llm.observed([member("chat-v1", old), member("chat-v2", new)], FACTS) == {}
+    assert llm.observed(ours, [member("chat-v1", new), member("chat-v2", new)], FACTS) == new
+    assert llm.observed(ours, [member("chat-v1", old), member("chat-v2", new)], FACTS) == {}
     unseen = {**member("chat-v1", new), "status": {}}
-    assert llm.observed([unseen, member("chat-v2", new)], FACTS) == {}
-    assert llm.observed([], FACTS) == {}
+    assert llm.observed(ours, [unseen, member("chat-v2", new)], FACTS) == {}
+    early = {**ours, "status": {}}
+    assert llm.observed(early, [member("chat-v1", new), member("chat-v2", new)], FACTS) == {}
+
+
+def test_a_member_without_a_share_may_stand_in_a_route_or_not() -> None:
+    ours = seen(llm.http_route("chat", {"chat-v1": 0, "chat-v2": 100}, FACTS))
+    for theirs in ({"chat-v1": 0, "chat-v2": 100}, {"chat-v2": 100}):
+        assert llm.observed(ours, [member("chat-v2", theirs)], FACTS) == llm.weights_of(ours)
 
 
 def test_a_members_weight_is_all_that_changes() -> None:
@@ -129,8 +137,47 @@ def test_a_members_weight_is_all_that_changes() -> None:
     assert llm.with_weight(raised, 10) == obj
 
 
-def test_a_replay_reaches_a_member_by_its_name() -> None:
-    (rule,) = llm.alone(["chat-v2"])
-    assert rule["matches"][0]["headers"][0]["value"] == "chat-v2"
-    assert rule["backendRefs"][0]["name"] == "chat-v2-kserve-workload-svc"
-    assert rule["backendRefs"][0]["port"] == 8000
+@pytest.mark.parametrize("make", [http_route, llm.http_route])
+def test_users_rules_keep_their_places_whoever_comes_and_goes(make: Any) -> None:
+    """Envoy Gateway names clusters by a rule's place: see `http_route.rules`."""
+    lives = [{"chat-v1": 100}, {"chat-v1": 100, "chat-v2": 0}, {"chat-v1": 0, "chat-v2": 100}]
+    places = [
+        [
+            (place, rule["matches"], rule.get("filters"))
+            for place, rule in enumerate(make("chat", weights, FACTS)["spec"]["rules"])
+            if "headers" not in rule["matches"][0]
+        ]
+        for weights in [*lives, {"chat-v2": 100}]
+    ]
+    assert places[0][0][0] == 0
+    assert all(each == places[0] for each in places)
+
+
+@given(WEIGHTS)
+def test_a_groups_weights_are_read_back_as_written(weights: dict[str, int]) -> None:
+    route = llm.http_route("chat", weights, FACTS)
+    assert llm.weights_of(route) == weights
+    assert llm.with_weights(llm.http_route("chat", {"chat-v0": 1}, FACTS), weights, FACTS) == route
+
+
+def test_users_of_a_group_are_led_by_exact_paths_which_win_over_kserves_prefixes() -> None:
+    route = llm.http_route("chat", {"chat-v1": 90, "chat-v2": 10}, FACTS)
+    assert "hostnames" not in route["spec"], (
+        "KServe's routes have none: one with a host would differ"
+    )
+    chat, *_ = route["spec"]["rules"]
+    assert chat["matches"] == [
+        {"path": {"type": "Exact", "value": "/publishers/models/models/chat/v1/chat/completions"}}
+    ]
+    assert chat["filters"][0]["urlRewrite"]["path"]["replaceFullPath"] == "/v1/chat/completions"
+    assert [(ref["name"], ref["port"], ref["weight"]) for ref in chat["backendRefs"]] == [
+        ("chat-v1-kserve-workload-svc", 8000, 90),
+        ("chat-v2-kserve-workload-svc", 8000, 10),
+    ]
+    assert len(route["spec"]["rules"]) <= 16, "what an HTTPRoute may have"
+
+
+def test_paths_that_do_not_agree_have_no_shares() -> None:
+    route = llm.http_route("chat", {"chat-v1": 90, "chat-v2": 10}, FACTS)
+    route["spec"]["rules"][1]["backendRefs"] = route["spec"]["rules"][1]["backendRefs"][:1]
+    assert llm.weights_of(route) == {}

@@ -56,21 +56,49 @@ def test_a_removed_pod_is_not_killed_while_it_drains() -> None:
 
 def test_devices_are_asked_for_and_the_model_is_split_over_them() -> None:
     model = predictor(inference_service(gpu(2), release(), OWN))["model"]
-    assert model["runtime"] == "kserve-vllmserver"
+    assert model["runtime"] == "penstock-vllm"
     assert model["resources"]["limits"]["nvidia.com/gpu"] == "2"
     assert "--tensor-parallel-size=2" in model["args"]
 
 
-def test_an_argument_of_the_spec_comes_last_and_wins() -> None:
-    given = gpu(2, runtime_args=["--tensor-parallel-size=1"])
-    assert engine(given).args(given)[-1] == "--tensor-parallel-size=1"
+def test_an_argument_of_a_person_comes_last_and_contradicts_nothing() -> None:
+    given = gpu(2, runtime_args=["--seed=1"])
+    assert engine(given).args(given)[-1] == "--seed=1"
+    with pytest.raises(ConfigurationError, match=r"hardware\.count"):
+        inference_service(gpu(2, runtime_args=["-tp=1"]), release(), FACTS)
+
+
+def test_large_weights_may_take_longer_than_the_spec_says() -> None:
+    files = (FileEntry("model.safetensors", 16_000_000_000, ROOT),)
+    large = Manifest(MANIFEST.source, files)
+    probe = predictor(inference_service(gpu(1), release(), FACTS, large))["model"]["startupProbe"]
+    assert probe["failureThreshold"] * probe["periodSeconds"] >= 300 + 16e9 / 50e6
 
 
 @pytest.mark.parametrize("runtime", ["sglang", "tensorrt-llm", "triton", "tgi"])
-def test_a_runtime_that_cannot_be_deployed_is_refused_by_name(runtime: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"runtime {runtime}") as refused:
-        inference_service(gpu(1, runtime=runtime), release(), FACTS)
-    assert "vllm" in refused.value.hint
+def test_every_runtime_is_named_probed_and_scraped_as_it_is(runtime: str) -> None:
+    obj = inference_service(gpu(1, runtime=runtime), release(), FACTS)
+    model = predictor(obj)["model"]
+    assert model["runtime"] == f"penstock-{runtime}"
+    path = obj["metadata"]["annotations"]["prometheus.io/path"]
+    assert path == ("/prometheus/metrics" if runtime == "tensorrt-llm" else "/metrics")
+    ready = model["readinessProbe"]["httpGet"]["path"]
+    assert ready == ("/health/ready" if runtime == "triton" else "/health")
+    told = {each["name"]: each["value"] for each in model.get("env", [])}
+    assert told.get("PENSTOCK_NAME") == (None if runtime in {"sglang", "tgi"} else "chat")
+    assert "image" not in model
+
+
+def test_tensorrt_llm_may_be_served_by_another_image() -> None:
+    image = "nvcr.io/nvidia/tensorrt-llm/release:1.2.0"
+    model = gpu(1, runtime="tensorrt-llm", engine={"image": image})
+    assert predictor(inference_service(model, release(), FACTS))["model"]["image"] == image
+
+
+def test_what_answers_no_openai_requests_is_not_rolled_out() -> None:
+    with pytest.raises(ConfigurationError, match="no OpenAI requests") as refused:
+        inference_service(gpu(1, runtime="triton", engine={"strategy": "engine"}), release(), FACTS)
+    assert "tensorrt-llm" in refused.value.hint
 
 
 def test_the_cpu_engine_does_not_take_devices() -> None:

@@ -109,7 +109,7 @@ def test_every_state_has_a_deadline(tmp_path: Path) -> None:
     stage.controller.look(NAME)
     stage.world.now += POLICY.ready_timeout_s + 1
     stage.run(5)
-    assert "not ready: loading" in stage.record.reason
+    assert "not ready after 181 s: loading" in stage.record.reason
 
     stage = Stage(tmp_path / "b", GOOD)
     stage.run(until=lambda r: r.phase == "shadow")
@@ -165,6 +165,23 @@ def test_neither_a_new_owner_nor_a_command_moves_weights_that_a_person_set(tmp_p
     acting.command(stage.cluster, stage.log, NAME, "rollback")
     stage.run()
     assert (stage.record.phase, stage.weights) == ("rolled_back", {STABLE: 100})
+    events.verify(stage.certificate())
+
+
+def test_a_version_that_a_person_changes_holds_the_rollout_whoever_looks_after_it(
+    tmp_path: Path,
+) -> None:
+    stage = Stage(tmp_path, GOOD)
+    stage.run(until=lambda r: r.phase == "ramp")
+    version = stage.cluster.get("InferenceService", CANDIDATE)
+    assert version is not None
+    stage.cluster.replace({**version, "spec": {"by": "hand"}})
+    stage.world.now += lease.DURATION_S + 1
+    stage.controller = stage.owned_by("two")  # it never saw what there was before
+    stage.run(3, until=lambda r: r.held == "edited")
+    assert "somebody changed m-v2 (1 to 2)" in stage.record.reason
+    stage.run(3, until=lambda r: r.owner == "two")
+    assert stage.record.held == "edited"
     events.verify(stage.certificate())
 
 

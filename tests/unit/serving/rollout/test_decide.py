@@ -7,7 +7,7 @@ import pytest
 from penstock.core.spec import Rollout
 from serving.rollout.decide import Action, Hold, Seen, Shift, Stay, next_action
 from serving.rollout.judge import Judge
-from serving.rollout.record import Record, first_record
+from serving.rollout.record import Phase, Record, first_record
 
 POLICY = Rollout()
 JUDGE = Judge(POLICY)
@@ -75,3 +75,44 @@ def test_prompts_that_ran_out_are_named_as_the_reason() -> None:
     assert action.doubt == "inconclusive"
     assert "every prompt was replayed" in action.reason
     assert "quality" in action.reason
+
+
+def _asked_to_roll_back(phase: Phase, weight: int) -> Action:
+    first = first_record("m-v2", "m-v1", POLICY, BEGUN)
+    return _decide(replace(first, phase=phase, weight=weight, command="rollback"), 1)
+
+
+def test_who_never_was_in_the_route_need_not_leave_it() -> None:
+    action = _asked_to_roll_back("deploying", 0)
+    assert action == Shift("rolled_back", 0, "a person asked for it")
+    assert _asked_to_roll_back("warmup", 0) == Shift("rolling_back", 0, "a person asked for it")
+
+
+@pytest.mark.parametrize("phase", ["warmup", "shadow", "ramp", "soak"])
+def test_a_candidate_that_somebody_deleted_gets_no_more_users(phase: Phase) -> None:
+    record = replace(first_record("m-v2", "m-v1", POLICY, BEGUN), phase=phase, weight=25)
+    seen = Seen(BEGUN + 1, candidate_exists=False)
+    action = next_action(record, JUDGE.verdict(record.evidence), seen, JUDGE)
+    assert action == Shift("rolling_back", 0, "somebody deleted the candidate")
+    after = replace(record, phase="rolling_back", weight=0)
+    action = next_action(after, JUDGE.verdict(record.evidence), seen, JUDGE)
+    assert isinstance(action, Shift)
+    assert action.phase == "rolled_back", "a route to nobody is never seen to hold"
+
+
+def test_a_candidate_that_is_not_made_yet_is_waited_for() -> None:
+    record = first_record("m-v2", "m-v1", POLICY, BEGUN)
+    seen = Seen(BEGUN + 1, candidate_exists=False, why="it was deleted")
+    action = next_action(record, JUDGE.verdict(record.evidence), seen, JUDGE)
+    assert isinstance(action, Stay)
+
+
+@pytest.mark.parametrize("why", ["pod p: not scheduled: 1 Insufficient cpu", ""])
+def test_a_candidate_that_does_not_start_is_rolled_back_with_the_reason(why: str) -> None:
+    first = first_record("m-v2", "m-v1", POLICY, BEGUN)
+    verdict, because = JUDGE.verdict(first.evidence), f": {why}" if why else ""
+    waiting = Seen(BEGUN + POLICY.ready_timeout_s, why=why)
+    action = next_action(first, verdict, waiting, JUDGE)
+    assert action == Stay(f"the candidate is not ready{because}")
+    action = next_action(first, verdict, replace(waiting, now=waiting.now + 1), JUDGE)
+    assert action == Shift("rolled_back", 0, f"the candidate is not ready after 181 s{because}")

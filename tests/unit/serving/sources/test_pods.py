@@ -6,9 +6,11 @@ import pytest
 
 from penstock.core.errors import NotReady, ServingError
 from serving.rollout.evidence import bucket_of
+from serving.sources.counters import snapshot_of
 from serving.sources.engines import canonical
 from serving.sources.pods import Pod, PodCounters, Scraper, samples_of
 from serving.usermetrics import ENGINE, Outcome, UserMetrics
+from tests.fakes.engine_stubs import STUBS
 
 
 class Pods:
@@ -149,3 +151,24 @@ def test_vllm_is_read_in_the_same_words() -> None:
     }
     bounds = [s.labels["le"] for s in found if "first_token" in s.name]
     assert bounds == ["0.1", "0.25", "+Inf"]
+
+
+@pytest.mark.parametrize("key", ["vllm", "sglang", "triton", "tgi"])
+def test_every_engine_that_counts_failures_is_read_in_the_same_words(key: str) -> None:
+    found = canonical(samples_of(STUBS[key].text + "\n", "pod"), "m", "m-v1", "")
+    arm = snapshot_of(found, "m", ["m-v1"]).services["m-v1"][""]
+    assert (arm.requests, arm.draws, arm.errors) == (9, 9, 2)
+    assert ("ttft_p95" in arm.latency) == (key != "tgi")  # it tells no first token
+    assert sum(arm.latency["tpot_p95"].values()) == 7
+
+
+@pytest.mark.parametrize("key", ["tensorrt-llm", "huggingface"])
+def test_an_engine_that_does_not_count_failures_shows_no_requests(key: str) -> None:
+    found = canonical(samples_of(STUBS[key].text + "\n", "pod"), "m", "m-v1", "")
+    arm = snapshot_of(found, "m", ["m-v1"]).services["m-v1"][""]
+    assert (arm.requests, arm.draws, arm.errors) == (0, 0, 0)
+    assert sum(arm.latency["ttft_p95"].values()) == 7
+
+
+def test_what_no_engine_says_is_no_engine_s_scrape() -> None:
+    assert canonical(samples_of("go_goroutines 5\n", "pod"), "m", "m-v1", "") == []

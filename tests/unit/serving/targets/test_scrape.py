@@ -12,7 +12,7 @@ from serving.kube.calls import Call
 from serving.kube.errors import Forbidden
 from serving.kube.patience import Patience, Tries
 from serving.sources.pods import Pod
-from serving.targets.scrape import PodScraper, PrometheusScraper, pod_of
+from serving.targets.scrape import PodScraper, PrometheusScraper, pod_of, prometheus
 
 POD = Pod("u1", "m-v1-predictor-abc", "m-v1", "10.0.0.7:8080", True)
 
@@ -82,6 +82,12 @@ def test_pods_are_read_directly() -> None:
     assert api.asked == []
 
 
+def test_an_engine_that_has_its_metrics_elsewhere_is_asked_there() -> None:
+    pod = pod_of(_pod(annotations={"prometheus.io/path": "/prometheus/metrics"}), "m-v1")
+    scraper = _scraper(Api(), lambda r: httpx.Response(200, text=f"at{r.url.path.count('/')} 1\n"))
+    assert [s.name for s in scraper.samples(pod)] == ["at2"]
+
+
 def test_where_addresses_mean_nothing_the_api_server_is_asked() -> None:
     def answer(_request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectTimeout("no way")
@@ -135,3 +141,22 @@ def test_prometheus_tells_what_it_scraped_last() -> None:
 def test_a_prometheus_that_does_not_know_is_no_evidence(answer: httpx.Response, says: str) -> None:
     with pytest.raises(NotReady, match=says):
         _prometheus(answer).samples(POD)
+
+
+@pytest.mark.parametrize(
+    ("answer", "ok", "says"),
+    [
+        (httpx.Response(200, json={"data": {"result": []}}), True, "scrapes 0 pods of namespace n"),
+        (
+            httpx.Response(200, json={"data": {"result": [{"metric": {"pod": "a"}}]}}),
+            True,
+            "http://p scrapes 1 pods",
+        ),
+        (httpx.Response(503), False, "503"),
+    ],
+)
+def test_a_prometheus_is_asked_before_anything_depends_on_it(
+    answer: httpx.Response, ok: bool, says: str
+) -> None:
+    check = prometheus("http://p", "n", httpx.MockTransport(lambda _request: answer))
+    assert (check.ok, says in check.found, bool(check.hint)) == (ok, True, not ok)

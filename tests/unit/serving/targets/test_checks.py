@@ -11,7 +11,15 @@ from penstock.core.checks import Check, refuse
 from penstock.core.errors import ConfigurationError
 from penstock.core.spec import KServe, ModelSpec
 from serving.kserve.facts import Gateway, Storage
-from serving.targets.probe import Found, address_of, checks, facts_of, gateway_of, mechanism
+from serving.targets.checks import (
+    Found,
+    address_of,
+    checks,
+    facts_of,
+    gateway_of,
+    mechanism,
+    rights_for,
+)
 
 WHERE = KServe.model_validate({"namespace": "models"})
 SPEC = ModelSpec.model_validate({"name": "m", "source": "hf://a/b"})
@@ -27,8 +35,7 @@ WELL = Found(
     kserve="0.20.0",
     ingress={"enableGatewayApi": True, "ingressDomain": "models.example"},
     gateway=GATEWAY,
-    runtimes=("penstock-cpu",),
-    rights={("create", "InferenceService"): True},
+    runtimes={"penstock-cpu": True},
     gpus=0,
 )
 
@@ -50,14 +57,14 @@ def test_a_cluster_that_can_is_not_refused() -> None:
     ("found", "name", "says", "hint"),
     [
         (
-            replace(WELL, kinds={**WELL.kinds, "HTTPRoute": ()}),
+            replace(WELL, kinds={**WELL.kinds, "HTTPRoute": ()}, gateway=None),
             "HTTPRoute",
             "Gateway API is not installed",
             "install-on-a-cluster",
         ),
         (
-            replace(WELL, kinds={**WELL.kinds, "InferenceService": (), "LLMInferenceService": ()}),
-            "LLMInferenceService",
+            replace(WELL, kinds={**WELL.kinds, "InferenceService": ()}),
+            "InferenceService",
             "KServe is not installed",
             "install-on-a-cluster",
         ),
@@ -74,16 +81,16 @@ def test_a_cluster_that_can_is_not_refused() -> None:
         ),
         (replace(WELL, gateway=_gateway(addresses=[])), "gateway address", "none", "address"),
         (
-            replace(WELL, runtimes=()),
+            replace(WELL, runtimes={"penstock-cpu": False}),
             "runtime",
-            "no ServingRuntime penstock-cpu",
-            "deploy/runtimes",
+            "no ServingRuntime penstock-cpu in namespace models",
+            "kubectl -n models apply -k deploy/runtimes",
         ),
         (
-            replace(WELL, rights={("create", "InferenceService"): False}),
+            replace(WELL, missing=(("create", "InferenceService"), ("get", "Lease"))),
             "rights",
-            "missing in namespace models: create InferenceService",
-            "deploy/runner",
+            "missing in namespace models: create InferenceService, get Lease",
+            "kubectl -n models apply -k deploy/runner",
         ),
     ],
 )
@@ -100,7 +107,7 @@ def test_what_is_missing_is_named_with_its_fix(
 
 
 def test_what_cannot_be_seen_is_no_refusal() -> None:
-    blind = replace(WELL, kserve="", ingress={}, gpus=None)
+    blind = replace(WELL, kserve="", ingress={}, gpus=None, runtimes={"penstock-cpu": None})
     assert _wrong(blind) == []
 
 
@@ -108,11 +115,28 @@ def test_gpus_are_counted_where_nodes_can_be_seen() -> None:
     spec = ModelSpec.model_validate(
         {"name": "m", "source": "hf://a/b", "hardware": {"accelerator": "nvidia-l4", "count": 2}}
     )
-    found = replace(WELL, runtimes=("kserve-vllmserver",), gpus=1)
+    found = replace(WELL, runtimes={"penstock-vllm": True}, gpus=1)
     assert [check.found for check in _wrong(found, spec=spec)] == [
         "1 on all nodes, 2 wanted per replica"
     ]
     assert _wrong(replace(found, gpus=2), spec=spec) == []
+
+
+def test_what_follows_from_another_lack_is_not_told_again() -> None:
+    bare = replace(WELL, kinds={**WELL.kinds, "HTTPRoute": (), "Gateway": ()}, gateway=None)
+    assert [check.name for check in _wrong(bare)] == ["HTTPRoute"]
+
+
+def test_what_cannot_be_read_for_want_of_a_right_is_told_as_that() -> None:
+    blind = replace(WELL, runtimes={}, missing=(("get", "ServingRuntime"),))
+    assert [check.name for check in _wrong(blind)] == ["rights", "runtime"]
+
+
+def test_an_account_needs_the_rights_of_its_mechanism() -> None:
+    route, llmisvc = set(rights_for("route")), set(rights_for("llmisvc"))
+    assert {kind for _, kind in route - llmisvc} == {"InferenceService", "ServingRuntime"}
+    assert {kind for _, kind in llmisvc - route} == {"LLMInferenceService"}
+    assert ("update", "HTTPRoute") in route & llmisvc
 
 
 @pytest.mark.parametrize(("version", "ok"), [("0.20.0", False), ("", False), ("0.21.0", True)])
@@ -125,11 +149,24 @@ def test_mode_standard_wants_a_kserve_that_splits(version: str, ok: bool) -> Non
         assert "mode route" in wrong[0].hint
 
 
+def test_mode_standard_believes_what_is_routed_more_than_a_version() -> None:
+    canary = {"predictor": {"name": "v2"}, "trafficPercent": 10}
+    service = {
+        "metadata": {"name": "m"},
+        "spec": {"predictor": {"name": "v1"}, "canary": [canary]},
+    }
+    route = {"metadata": {"name": "m"}, "spec": {"rules": [{"backendRefs": []}]}}
+    found = replace(WELL, kserve="0.21.0", canaries=((service, route),))
+    (wrong,) = _wrong(found, WHERE.model_copy(update={"mode": "standard"}))
+    assert "not to m-v1-predictor, m-v2-predictor" in wrong.found
+
+
 @pytest.mark.parametrize(
     ("kinds", "mode", "chosen"),
     [
         ({"InferenceService": ("v1beta1",), "LLMInferenceService": ("v1alpha2",)}, "auto", "route"),
         ({"LLMInferenceService": ("v1alpha2",)}, "auto", "llmisvc"),
+        ({}, "auto", "route"),
         ({"InferenceService": ("v1beta1",)}, "llmisvc", "llmisvc"),
     ],
 )
