@@ -51,7 +51,7 @@ cluster-shell: setup ## a shell in its namespaces, with kubectl
 	@$(BIN)/python -m tests.cluster shell
 
 test-cluster: cluster-up ## tests on the real cluster; those that break it come last, alone
-	@$(BIN)/python -m tests.cluster run -- $(BIN)/python -m pytest -q -n 2 --dist loadfile -m cluster \
+	@$(BIN)/python -m tests.cluster run -- $(BIN)/python -m pytest -q -n 0 -m cluster \
 	  --ignore=tests/cluster/test_cleanup.py --ignore=tests/cluster/test_chaos.py tests/cluster
 	@$(BIN)/python -m tests.cluster run -- $(BIN)/python -m pytest -q -n 0 -m cluster tests/cluster/test_chaos.py
 

@@ -24,7 +24,6 @@ from penstock.core.errors import ConfigurationError, LifecycleError, ServingErro
 from penstock.core.settings import Settings
 
 _FREE_BYTES = 2_000_000_000
-_RUNTIMES = "kubectl -n NAMESPACE apply -k deploy/runtimes"
 
 
 @click.command()
@@ -62,7 +61,8 @@ def _cluster(where: Where) -> Iterator[Check]:
         return
     yield from checks.checks(found, asked)
     there = [name for name, is_there in found.runtimes.items() if is_there]
-    yield Check("runtimes", bool(there), ", ".join(there) or "none", _RUNTIMES)
+    install = f"kubectl -n {asked.namespace} apply -k deploy/runtimes"
+    yield Check("runtimes", bool(there), ", ".join(there) or "none", install)
     yield Check("gpus", True, "not known" if found.gpus is None else f"{found.gpus} on all nodes")
     if asked.prometheus:
         yield prometheus(asked.prometheus, asked.namespace)

@@ -70,11 +70,13 @@ class Builder:
         Raises:
             ImageError: One could not be built; the message ends with the last lines.
         """
-        self._build(stand_in(), HERE / "python.Containerfile", lambda: self._base)
+        built = [self._build(stand_in(), HERE / "python.Containerfile", lambda: self._base)]
         for name in names:
-            self._build(f"{name}:{__version__}", _IMAGES / f"{name}.Containerfile", self._context)
-        self._buildah("rm", "--all")  # of builds that were killed
-        self._buildah("rmi", "--prune")
+            file = _IMAGES / f"{name}.Containerfile"
+            built.append(self._build(f"{name}:{__version__}", file, self._context))
+        if any(built):
+            self._buildah("rm", "--all")  # of builds that were killed
+            self._buildah("rmi", "--prune")
 
     def push(self, name: str, registry: str) -> None:
         """Put an image into a registry, also as containerd calls a bare name."""
@@ -92,11 +94,12 @@ class Builder:
         pushed.write_text(digest)
         self._say(f"image {name} pushed")
 
-    def _build(self, name: str, file: Path, context: Callable[[], Path]) -> None:
+    def _build(self, name: str, file: Path, context: Callable[[], Path]) -> bool:
+        """Return whether there was something to build."""
         digest = self._digest(file)
         mark = self._mark(name)
         if mark.exists() and mark.read_text() == digest:
-            return
+            return False
         began = time.monotonic()
         self._buildah(
             "build", "--layers", "--pull=never", "--isolation=chroot", "--network=host",
@@ -104,6 +107,7 @@ class Builder:
         )  # fmt: skip
         mark.write_text(digest)
         self._say(f"image {name} built in {time.monotonic() - began:.0f} s")
+        return True
 
     def _digest(self, file: Path) -> str:
         text = file.read_text()

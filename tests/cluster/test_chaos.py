@@ -78,7 +78,7 @@ def stages(cluster: Any, namespace: str, tmp_path: Path) -> Iterator[Callable[[s
         pytest.skip("only components of a cluster by python -m tests.cluster can be killed")
 
     def make(mode: str) -> Stage:
-        made = Stage(namespace, tmp_path, mode=mode, policy=PATIENT, cpu="400m")
+        made = Stage(namespace, tmp_path, mode=mode, policy=PATIENT)
         made.prepare()
         made.deploy(1)
         return made

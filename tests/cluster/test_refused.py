@@ -120,7 +120,8 @@ def test_a_model_that_its_engine_cannot_load(there: Served, tmp_path: Path) -> N
     with there.otherwise(cpu="400m"):
         reason = there.rolled_back(release, patience_s=ENGINE_S)
     assert "kserve-container" in reason
-    assert "ended with exit code 7: transformers cannot load the model: " in reason
+    assert "ended with exit code 7: " in reason
+    assert "transformers cannot load the model: " in reason
     assert "verify the files" in reason
 
 
@@ -133,7 +134,8 @@ def test_a_runtime_that_was_removed(there: Served) -> None:
         assert f"no ServingRuntime {CPU} in namespace {stage.namespace}" in str(problem.value)
         assert problem.value.hint == f"kubectl -n {stage.namespace} apply -k deploy/runtimes"
         code, said = penstock("doctor", *stage.options)
-        assert (code, f"{CPU}," in said) == (0, False)
+        assert code == 2
+        assert problem.value.hint in said
         reason = there.rolled_back()  # somebody removed it after the check
         assert f"No ServingRuntimes or ClusterServingRuntimes with the name: {CPU}" in reason
     finally:

@@ -194,7 +194,7 @@ def test_a_controller_without_a_rule_says_which_and_goes_on_when_it_has_it(there
             assert stage.target.observed(NAME) == {"m-v1": 100}
             assert there.users.failures == []
             kubectl(stage, "apply", "-f", "-", given=[role_of("controller", rules)])
-            stage.until(lambda record: record.phase != "deploying", seconds=120)
+            stage.until(lambda record: record.phase != "deploying")
             target = stage.target
             acting.command(target.cluster, target.log, NAME, "rollback", target.traffic)
             assert stage.until(lambda record: record.over).phase == "rolled_back"
