@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -20,7 +21,7 @@ from registry.publish import publish
 from serving import controller as acting
 from serving import deploy as serving_versions
 from serving import lease
-from serving.completer import Message
+from serving.completer import Completion, Message
 from serving.manifests import Release, service_name, version_of
 from serving.rollout import events
 from serving.rollout.decide import Stay
@@ -286,23 +287,32 @@ def _warm_up(target: Target, model: ModelSpec) -> dict[str, Any] | None:
     conversations = [i.conversation for i in asked] or [[{"role": "user", "content": "Hello"}]]
     door = target.door(model.name)
     completer = EndpointCompleter(door.url, model.name, headers=door.headers, concurrency=2)
-    never, deadline = threading.Event(), time.monotonic() + _ANSWERS_S
+
+    def ask() -> list[Completion]:
+        return completer.complete(
+            cast("list[list[Message]]", conversations),
+            max_new_tokens=min(16, model.evaluation.max_new_tokens),
+        )
+
     try:
-        while True:
-            try:
-                answers = completer.complete(
-                    cast("list[list[Message]]", conversations),
-                    max_new_tokens=min(16, model.evaluation.max_new_tokens),
-                )
-                break
-            except ServingError as problem:
-                if time.monotonic() < deadline:
-                    never.wait(_AGAIN_S)
-                    continue
-                raise ServingError(
-                    f"{model.name} is served but does not answer through the gateway: {problem}",
-                    hint=f"{target.hint} shows more",
-                ) from problem
+        answers = _patiently(ask)
+    except ServingError as problem:
+        raise ServingError(
+            f"{model.name} is served but does not answer through the gateway: {problem}",
+            hint=f"{target.hint} shows more",
+        ) from problem
     finally:
         completer.close()
     return latency([a.ttft_s for a in answers], [a.e2e_s for a in answers])
+
+
+def _patiently(ask: Callable[[], list[Completion]]) -> list[Completion]:
+    """Ask again for a while when it fails."""
+    never, deadline = threading.Event(), time.monotonic() + _ANSWERS_S
+    while True:
+        try:
+            return ask()
+        except ServingError:
+            if time.monotonic() >= deadline:
+                raise
+        never.wait(_AGAIN_S)

@@ -204,7 +204,7 @@ def _gateway(found: Found, where: KServe) -> Iterator[Check]:
         "gateway",
         ok,
         f"{namespace}/{name}" + ("" if ok else f" is not programmed: {_why(programmed)}"),
-        "is its controller running? kubectl -n NAMESPACE describe gateway NAME",
+        f"is its controller running? kubectl -n {namespace} describe gateway {name}",
     )
     address = address_of(found, where)
     yield Check(
