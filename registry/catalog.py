@@ -64,10 +64,14 @@ class Catalog:
     Args:
         tracking_uri: Of the MLflow server, or a SQLite database.
         joined_run_id: A run somebody else opened; it is used instead of a new one.
+        experiment: What new runs stand under: `EXPERIMENT/MODEL`.
     """
 
-    def __init__(self, tracking_uri: str, *, joined_run_id: str | None = None) -> None:
+    def __init__(
+        self, tracking_uri: str, *, joined_run_id: str | None = None, experiment: str = "penstock"
+    ) -> None:
         self._uri = tracking_uri
+        self._experiment = experiment
         self._joined = joined_run_id
         _probe(tracking_uri)
         if tracking_uri.startswith("sqlite:///"):
@@ -202,13 +206,14 @@ class Catalog:
         return self.version(name, int(created.version))
 
     def _open_run(self, name: str) -> str:
-        experiment = self._client.get_experiment_by_name(f"penstock/{name}")
+        experiment_name = f"{self._experiment}/{name}"
+        experiment = self._client.get_experiment_by_name(experiment_name)
         if experiment is None:
             location = None
             if self._uri.startswith("sqlite:///"):  # else MLflow writes into the current folder
                 base = Path(self._uri.removeprefix("sqlite:///")).parent / "mlartifacts"
                 location = base.as_uri()
-            identity = self._client.create_experiment(f"penstock/{name}", location)
+            identity = self._client.create_experiment(experiment_name, location)
         else:
             identity = experiment.experiment_id
         return str(self._client.create_run(identity).info.run_id)

@@ -301,7 +301,11 @@ def hub_of(settings: Settings) -> Hub:
 
 def catalog_of(settings: Settings) -> Catalog:
     """Return the registry that the settings name."""
-    return Catalog(settings.tracking_uri, joined_run_id=settings.joined_run_id)
+    return Catalog(
+        settings.tracking_uri,
+        joined_run_id=settings.joined_run_id,
+        experiment=settings.experiment,
+    )
 
 
 def checkpoint_of(settings: Settings, path: str) -> tuple[Manifest, Path]:

@@ -28,6 +28,9 @@ class Settings:
     tracking_uri: str = ""
     """`MLFLOW_TRACKING_URI`: MLflow server or database; default: SQLite under `home`."""
 
+    experiment: str = "penstock"
+    """`MLFLOW_EXPERIMENT_NAME`: runs stand under `EXPERIMENT/MODEL`; a team has its own."""
+
     joined_run_id: str | None = None
     """`MLFLOW_RUN_ID`: a run somebody else opened (KFP's MLflow plugin); joined, never doubled."""
 
@@ -45,6 +48,9 @@ class Settings:
 
     storage_secret: str = ""
     """`PENSTOCK_STORAGE_SECRET`: Secret with which pods fetch checkpoints, by name."""
+
+    render: Path | None = None
+    """`PENSTOCK_RENDER`: folder that a cluster's objects are written into, instead of to it."""
 
     @property
     def own_registry(self) -> bool:
@@ -78,12 +84,14 @@ class Settings:
             hub_endpoint=(env.get("HF_ENDPOINT") or PUBLIC_HUB).rstrip("/"),
             hub_token=env.get("HF_TOKEN") or None,
             tracking_uri=env.get("MLFLOW_TRACKING_URI") or _own_registry(home),
+            experiment=env.get("MLFLOW_EXPERIMENT_NAME") or "penstock",
             joined_run_id=env.get("MLFLOW_RUN_ID") or None,
             run_id=env.get("PENSTOCK_RUN_ID") or "adhoc",
             gateway_port=int(port),
             s3_endpoint=env.get("AWS_ENDPOINT_URL") or "",
             s3_region=env.get("AWS_DEFAULT_REGION") or "",
             storage_secret=env.get("PENSTOCK_STORAGE_SECRET") or "",
+            render=Path(env["PENSTOCK_RENDER"]).absolute() if env.get("PENSTOCK_RENDER") else None,
         )
 
 

@@ -15,6 +15,9 @@ from tests.cluster.places import HERE, cache
 
 GO = HERE / "go"
 _STRIP = "-s -w"
+KUEUE = "sigs.k8s.io/kueue@v0.17.0"
+PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+"""Never built: their definitions are read."""
 
 
 class BuildError(LifecycleError):
@@ -61,6 +64,7 @@ BINARIES = (
     Binary("envoy-gateway", "envoy-gateway", "github.com/envoyproxy/gateway/cmd/envoy-gateway"),
     Binary("coredns", "coredns"),
     Binary("fake-gpu", "fake-gpu"),
+    Binary("helm", "helm", "helm.sh/helm/v4/cmd/helm"),  # tests of the chart run it
 )  # fmt: skip
 
 
@@ -110,6 +114,9 @@ def binaries(say: Callable[[str], None]) -> dict[str, Path]:
             _build(binary, path)
             say(f"built {binary.name} in {time.monotonic() - began:.0f} s")
         used(path)
+    modules = Path(go("env", "GOMODCACHE", module="fake-gpu"))
+    if missing := [each for each in (KUEUE, PROMETHEUS_OPERATOR) if not (modules / each).exists()]:
+        go("mod", "download", *missing, module="fake-gpu")
     return found
 
 

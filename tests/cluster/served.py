@@ -121,7 +121,7 @@ def served(folder: Path, mode: str = "route") -> Iterator[Served]:
             stage = Stage(name, folder, mode=mode, cpu="400m", policy=patient)
             stage.prepare()
             stage.deploy(1)
-            until("an answer through the gateway", lambda: _answers(stage), _START_S)
+            until("an answer through the gateway", lambda: answers(stage), _START_S)
             stage.cpu = _LITTLE
             with stage.users(RPS) as users:
                 yield Served(stage, users)
@@ -129,7 +129,8 @@ def served(folder: Path, mode: str = "route") -> Iterator[Served]:
             client.delete("Namespace", name)
 
 
-def _answers(stage: Stage) -> bool:
+def answers(stage: Stage) -> bool:
+    """Return whether the model answers through the gateway."""
     door = stage.target.door(NAME)
     url = f"{door.url}/v1/models"
     try:

@@ -53,6 +53,15 @@ def test_the_same_evidence_is_one_version(catalog: Catalog) -> None:
     assert [v.number for v in catalog.versions("same")] == [1, 2, 3]
 
 
+def test_a_team_has_its_own_experiments(uri: str, catalog: Catalog) -> None:
+    from mlflow.tracking import MlflowClient
+
+    catalog.register("shared", _candidate())
+    Catalog(uri, experiment="team-a").register("owned", _candidate())
+    found = {each.name for each in MlflowClient(tracking_uri=uri).search_experiments()}
+    assert {"penstock/shared", "team-a/owned"} <= found
+
+
 def test_aliases_follow_the_promotions(catalog: Catalog) -> None:
     for number in (1, 2):
         catalog.register("moved", _candidate(root=f"sha256:{number}"))
