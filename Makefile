@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test soak conformance cluster-up cluster-down cluster-status cluster-shell \
-	test-cluster test-cleanup unit check fix golden lock clean
+.PHONY: help setup demo test soak conformance chaos cluster-up cluster-down cluster-status cluster-shell \
+	test-cluster test-cluster-again test-cleanup unit check fix golden lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,10 +50,20 @@ cluster-status: setup ## its processes, memory and addresses
 cluster-shell: setup ## a shell in its namespaces, with kubectl
 	@$(BIN)/python -m tests.cluster shell
 
-test-cluster: cluster-up ## tests on the real cluster; those that break it come last, alone
-	@$(BIN)/python -m tests.cluster run -- $(BIN)/python -m pytest -q -n 0 -m cluster \
-	  --ignore=tests/cluster/test_cleanup.py --ignore=tests/cluster/test_chaos.py tests/cluster
-	@$(BIN)/python -m tests.cluster run -- $(BIN)/python -m pytest -q -n 0 -m cluster tests/cluster/test_chaos.py
+ON_CLUSTER = $(BIN)/python -m tests.cluster run -- $(BIN)/python -m pytest -q
+
+test-cluster: cluster-up ## tests on the real cluster: two at a time, then those that want it alone
+	@failed=0; \
+	$(ON_CLUSTER) -n 2 --dist loadfile -m "cluster and not alone" tests/cluster || failed=1; \
+	$(ON_CLUSTER) -n 0 -m "cluster and alone" \
+	  --ignore=tests/cluster/test_cleanup.py tests/cluster || failed=1; \
+	exit $$failed
+
+test-cluster-again: cluster-up ## those that failed, alone
+	@$(ON_CLUSTER) -n 0 -m cluster --last-failed --last-failed-no-failures=none tests/cluster
+
+chaos: cluster-up ## every disturbance of a rollout five times: two hours
+	@PENSTOCK_CHAOS=5 $(ON_CLUSTER) -n 0 -m cluster tests/cluster/test_chaos.py
 
 test-cleanup: setup ## starts clusters, ends them in every way, and looks for what is left
 	@$(BIN)/python -m pytest -q -n 0 -m cluster tests/cluster/test_cleanup.py

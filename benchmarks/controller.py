@@ -158,7 +158,7 @@ def begin(cluster: TextCluster, log: acting.FileLog, count: int) -> None:
         record = Record(
             candidate=f"{name}-v2",
             stable=f"{name}-v1",
-            policy=digest_of(POLICY),
+            policy=digest_of(POLICY.model_dump_json()),
             evidence=judge.start(),
             phase="ramp" if number % 2 else "deploying",
             weight=POLICY.steps[0] if number % 2 else 0,

@@ -42,7 +42,9 @@ def lifecycle(spec: str) -> None:
             precision=quantized.outputs["precision"],
             evaluation=evaluated.outputs["evaluation"],
         )
-        deployed = deploy(spec=spec, version=registered.output, checkpoint=chosen)
+        deployed = deploy(
+            spec=spec, resolved=resolved.output, version=registered.output, checkpoint=chosen
+        )
         deployed.set_caching_options(False)  # level-triggered: looks at what is served now
         decided = rollout(spec=spec, version=registered.output)
         decided.after(deployed)

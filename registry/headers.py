@@ -11,10 +11,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from penstock.core.errors import CheckpointBroken, PolicyRefused
+from penstock.core.errors import CheckpointBroken, HubError, PolicyRefused
 from penstock.core.identity import ModelRef
 from registry.pull import Hub, api, hub_errors, resolve
 
@@ -52,7 +53,7 @@ def look(ref: ModelRef, hub: Hub) -> Seen:
 
     Raises:
         ConfigurationError: It is neither a folder nor on the Hub.
-        HubError: The Hub refuses, or does not answer.
+        HubError: The Hub refuses, does not answer, or sends whole files only.
         PolicyRefused: It has no safetensors files, whose headers could be read.
         CheckpointBroken: It has no readable config.json, or a header is damaged.
     """
@@ -85,6 +86,7 @@ def _remote(ref: ModelRef, hub: Hub) -> Seen:
         wanted = chosen(names, str(ref))
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             small = pool.submit(_small, client, ref, names)
+            _require_parts(client, ref, wanted[0])
             headers = list(pool.map(lambda name: _header(client, ref, name), wanted))
             config, modelopt = small.result()
     return Seen(ref, config, modelopt, tuple(t for header in headers for t in header))
@@ -124,6 +126,21 @@ def _small(client: Any, ref: ModelRef, names: Sequence[str]) -> tuple[Any, Any]:
                     f"{ref}: {name}: not JSON: {problem}", hint="ask its author"
                 ) from problem
     return found[0], found[1]
+
+
+def _require_parts(client: Any, ref: ModelRef, name: str) -> None:
+    """Raise if a Hub sends the whole file where a part was asked for: that can be gigabytes."""
+    from huggingface_hub import get_session, hf_hub_url
+
+    url = hf_hub_url(ref.path, name, revision=ref.revision, endpoint=client.endpoint)
+    opens = {"authorization": f"Bearer {client.token}"} if client.token else {}
+    headers = {"range": "bytes=0-7", **opens}
+    with get_session().stream("GET", url, headers=headers) as answer:
+        if answer.status_code == HTTPStatus.OK:
+            raise HubError(
+                f"{ref}: {client.endpoint} sends no parts of files, so no headers can be read",
+                hint="set HF_ENDPOINT to a Hub or a mirror that answers range requests",
+            )
 
 
 def _header(client: Any, ref: ModelRef, name: str) -> list[Header]:

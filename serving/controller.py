@@ -18,20 +18,26 @@ from penstock.core.errors import ConfigurationError, Conflict
 from penstock.core.spec import Rollout
 from serving import lease
 from serving.cluster import Cluster, Object
-from serving.manifests import STICKY
+from serving.manifests import STICKY, replicas_of, scaled
 from serving.rollout import events
 from serving.rollout.decide import Remove, Resume, Seen, Shift, Stay
 from serving.rollout.evidence import Batch
 from serving.rollout.judge import Judge
+from serving.rollout.loan import Loan
 from serving.rollout.record import Command, Record, digest_of
 from serving.rollout.step import Step, step
 from serving.traffic import LocalTraffic, Traffic
 
 LOCAL = LocalTraffic()
+_ATTEMPTS = 4
 RECORD = "penstock.dev/rollout"
 POLICY = "penstock.dev/rollout-policy"
 PREVIOUS = "penstock.dev/previous"
 """The object of the version that was served before, as it was."""
+
+LOAN = "penstock.dev/loan"
+"""Replicas that the stable version lends to the candidate; empty: none. It must not stand on the
+version itself: KServe hands annotations on to pods, and they would all start again."""
 
 EPOCH = "penstock.dev/rollout-epoch"
 PHASE = "penstock.dev/rollout-phase"
@@ -132,15 +138,20 @@ class Controller:
             return None
         judge, seen = self._judge(obj, record), self._world.seen(record)
         edited = _edited(self._traffic.weights_of(obj), record) or _changed(seen.contents, record)
-        seen = replace(seen, edited=seen.edited or edited)
+        loan = loan_of(obj)
+        seen = replace(seen, edited=seen.edited or edited, alone=loan is not None and loan.alone)
         if not lease.acquire(self._cluster, name, self._owner, seen.now):
             return None
         try:
             if record.owner != self._owner:
                 obj, record = self._take(obj, record)
-            return self._step(obj, record, seen, judge)
+            made = self._step(obj, record, seen, judge)
+            if loan is not None:
+                self._lend(loan, made.record)
         except Conflict:
             return None
+        else:
+            return made
 
     def _take(self, obj: Object, record: Record) -> tuple[Object, Record]:
         """Become the owner: writers of the epoch before have lost."""
@@ -150,7 +161,8 @@ class Controller:
         return self._commit(obj, record, mine, event, moves=False)
 
     def _step(self, obj: Object, record: Record, seen: Seen, judge: Judge) -> Step:
-        batch = Batch() if record.over else self._world.evidence(record, seen)
+        judged = not (record.over or seen.alone)
+        batch = self._world.evidence(record, seen) if judged else Batch()
         made = step(record, batch, seen, judge)
         if isinstance(made.action, Remove):
             self._cluster.delete(self._traffic.served, made.action.service)
@@ -166,9 +178,28 @@ class Controller:
             self._traffic.enforce(self._cluster, obj)
         return made
 
+    def _lend(self, loan: Loan, record: Record) -> None:
+        """Make the versions' replicas what a loan says of this phase; may be repeated.
+
+        Raises:
+            Conflict: Somebody else wrote all the time.
+        """
+        for service, replicas in loan.wanted(record.phase).items():
+            for attempt in range(1, _ATTEMPTS + 1):
+                obj = self._cluster.get(self._traffic.served, service)
+                if obj is None or replicas_of(obj) == replicas:
+                    break
+                try:
+                    self._cluster.replace(scaled(obj, replicas))
+                except Conflict:  # its controller wrote a status meanwhile
+                    if attempt == _ATTEMPTS:
+                        raise
+
     def _with_previous(self, obj: Object, service: str) -> Object:
         """Return the carrier with what it takes to serve a version again after it is removed."""
-        served = self._cluster.get(self._traffic.served, service)
+        served, loan = self._cluster.get(self._traffic.served, service), loan_of(obj)
+        if served is not None and loan is not None and loan.stable == service:
+            served = scaled(served, loan.owns)
         return obj if served is None else annotated(obj, {PREVIOUS: snapshot(served)})
 
     def _commit(
@@ -192,7 +223,7 @@ class Controller:
     def _judge(self, obj: Object, record: Record) -> Judge:
         if record.policy not in self._judges:
             policy = policy_of(obj)
-            if digest_of(policy) != record.policy:
+            if digest_of(policy_text(obj)) != record.policy:
                 raise ConfigurationError(
                     f"{obj['metadata']['name']}: the policy was changed while the rollout went on",
                     hint="penstock rollout rollback, then run again with the new policy",
@@ -201,7 +232,7 @@ class Controller:
         return self._judges[record.policy]
 
 
-def begin(
+def begin(  # noqa: PLR0913 - all of it is one write
     cluster: Cluster,
     log: EventLog,
     name: str,
@@ -209,8 +240,18 @@ def begin(
     policy: Rollout,
     *,
     traffic: Traffic = LOCAL,
+    loan: Loan | None = None,
 ) -> Record:
     """Begin a rollout on a name that is served; return its record as written.
+
+    Args:
+        cluster: Where the objects are.
+        log: Where the events go.
+        name: The model's.
+        record: The first one.
+        policy: How it is judged.
+        traffic: How traffic is split there.
+        loan: Replicas that the stable version lends; whoever looks after the rollout moves them.
 
     Raises:
         ConfigurationError: Another rollout goes on there.
@@ -232,7 +273,10 @@ def begin(
     event = events.started(record)
     log.append(name, events.line("", event))
     linked = record.linked(event)
-    obj = annotated(obj, {POLICY: policy.model_dump_json(), STICKY: str(policy.sticky).lower()})
+    marks = {POLICY: policy.model_dump_json(), STICKY: str(policy.sticky).lower()}
+    if loan is not None or loan_of(obj) is not None:  # an earlier rollout's is settled
+        marks[LOAN] = loan.to_json() if loan is not None else ""
+    obj = annotated(obj, marks)
     cluster.replace(_moved(traffic, obj, linked))
     return linked
 
@@ -284,9 +328,20 @@ def record_of(obj: Object) -> Record | None:
     return None if text is None else Record.from_json(text)
 
 
+def loan_of(obj: Object) -> Loan | None:
+    """Return the loan of the rollout that a carrier has, or None: its versions have their own."""
+    text = obj["metadata"].get("annotations", {}).get(LOAN)
+    return Loan.from_json(text) if text else None
+
+
 def policy_of(obj: Object) -> Rollout:
     """Return the policy that a carrier has."""
-    return Rollout.model_validate_json(obj["metadata"]["annotations"][POLICY])
+    return Rollout.model_validate_json(policy_text(obj))
+
+
+def policy_text(obj: Object) -> str:
+    """Return the policy that a carrier has, as it was written when the rollout began."""
+    return str(obj["metadata"]["annotations"][POLICY])
 
 
 def weights(record: Record) -> dict[str, int]:
@@ -329,8 +384,10 @@ def _edited(found: Mapping[str, int], record: Record) -> str:
 def _changed(found: Mapping[str, str], record: Record) -> str:
     """Return who is not what this rollout saw first, whoever looked; versions never change."""
     for name, first in (record.contents or {}).items():
-        if found.get(name, first) != first:
-            return f"somebody changed {name} ({first} to {found[name]})"
+        now = found.get(name, first)
+        earlier = first.isdecimal() and not now.isdecimal()  # as generations were taken
+        if now != first and not earlier:
+            return f"somebody changed {name} ({first} to {now})"
     return ""
 
 

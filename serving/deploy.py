@@ -13,7 +13,8 @@ from penstock.core.errors import ConfigurationError, Conflict, NotReady
 from penstock.core.spec import ModelSpec
 from serving import controller as acting
 from serving.cluster import Cluster, Object
-from serving.manifests import NAME, Release, ready, service_name
+from serving.manifests import NAME, Release, ready, scaled, service_name
+from serving.rollout.loan import Loan
 from serving.traffic import Traffic
 
 _ROUTED_S = 30.0
@@ -51,12 +52,30 @@ class Deployed:
 
 
 def propose(
-    cluster: Cluster, spec: ModelSpec, release: Release, traffic: Traffic = acting.LOCAL
+    cluster: Cluster,
+    spec: ModelSpec,
+    release: Release,
+    traffic: Traffic = acting.LOCAL,
+    *,
+    loan: Loan | None = None,
 ) -> str:
-    """Create what serves a version, without traffic, if it is not there; return its name."""
+    """Create what serves a version, without traffic, if it is not there; return its name.
+
+    Args:
+        cluster: Where to.
+        spec: What is served.
+        release: The version, and where its files are.
+        traffic: How traffic is split there.
+        loan: With how many replicas it starts, if devices are short.
+    """
     service = service_name(spec.name, release.version)
-    if cluster.get(traffic.served, service) is None:
-        cluster.create(traffic.version(spec, release))
+    made = cluster.get(traffic.served, service)
+    if made is None:
+        whole = traffic.version(spec, release)
+        made = cluster.create(whole if loan is None else scaled(whole, loan.starts))
+    for each in traffic.beside(spec, made):
+        if cluster.get(each["kind"], each["metadata"]["name"]) is None:
+            cluster.create(each)
     return service
 
 
@@ -83,7 +102,7 @@ def deploy(site: Site, spec: ModelSpec, release: Release) -> Deployed:
     cluster, traffic = site.cluster, site.traffic
     service = propose(cluster, spec, release, traffic)
     try:
-        ready_s = _until_ready(site, service, spec.rollout.ready_timeout_s)
+        ready_s = _until_ready(site, service, spec.rollout.ready_within_s)
     except NotReady:
         if not _routed(site, spec.name, service):
             cluster.delete(traffic.served, service)

@@ -23,6 +23,10 @@ NO_LOG = "X-Penstock-No-Log"
 """On a request: do not log it."""
 
 
+WEIGHTS = "X-Penstock-Weights"
+"""On an answer to a user, where the gateway is Istio's: the shares that it was routed by."""
+
+
 def replayed(headers: Mapping[str, str]) -> bool:
     """Return whether a request at an engine is a replay: no user waits for its answer.
 

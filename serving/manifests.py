@@ -45,8 +45,12 @@ def service_name(name: str, version: int) -> str:
 
 
 def version_of(service: str) -> int:
-    """Return the version that an InferenceService serves: the inverse of `service_name`."""
-    return int(service.rpartition("-v")[2])
+    """Return the version that an InferenceService serves: the inverse of `service_name`.
+
+    One that was adopted has no number: 0.
+    """
+    number = service.rpartition("-v")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 def inference_service(spec: ModelSpec, release: Release) -> Object:
@@ -100,6 +104,22 @@ def weights_of(obj: Object) -> dict[str, int]:
         for rule in obj["spec"]["rules"]
         for backend in rule["backendRefs"]
     }
+
+
+def replicas_of(obj: Object) -> int:
+    """Return how many processes or pods a version's object asks for."""
+    if obj["kind"] == "LLMInferenceService":
+        return int(obj["spec"].get("replicas", 1))
+    return int(obj["spec"]["predictor"].get("minReplicas", 1))
+
+
+def scaled(obj: Object, replicas: int) -> Object:
+    """Return a version's object with other replicas; its pods stay as they are, but for number."""
+    if obj["kind"] == "LLMInferenceService":
+        return {**obj, "spec": {**obj["spec"], "replicas": replicas}}
+    most = max(replicas, 1)  # KServe takes 0 at most for no limit
+    predictor = {**obj["spec"]["predictor"], "minReplicas": replicas, "maxReplicas": most}
+    return {**obj, "spec": {**obj["spec"], "predictor": predictor}}
 
 
 def sticky(obj: Object) -> bool:

@@ -51,8 +51,20 @@ class Traffic(Protocol):
         """Return the object that serves one version; it never changes once created."""
         ...
 
+    def beside(self, spec: ModelSpec, version: Object) -> list[Object]:
+        """Return what a version needs beside its object, once that is stored.
+
+        Args:
+            spec: What is served.
+            version: Its object, as it was read.
+        """
+        ...
+
     def content(self, obj: Object) -> str:
-        """Return what tells whether somebody changed a version's object, its share aside."""
+        """Return what tells whether somebody changed a version's object, its share aside.
+
+        On a cluster its replicas aside, too: it may lend some while a rollout goes on.
+        """
         ...
 
     def enforce(self, cluster: Cluster, obj: Object) -> None:
@@ -86,6 +98,10 @@ class LocalTraffic:
     def version(self, spec: ModelSpec, release: Release) -> Object:
         """Return the InferenceService of one version."""
         return inference_service(spec, release)
+
+    def beside(self, spec: ModelSpec, version: Object) -> list[Object]:  # noqa: ARG002
+        """Return nothing: processes need their object only."""
+        return []
 
     def content(self, obj: Object) -> str:
         """Return the generation: nothing of an InferenceService ever changes."""

@@ -29,12 +29,14 @@ from components.trtllm.builder import node_for
 from components.trtllm.cache import Entry
 from components.trtllm.key import Runtime, refuse_mismatch
 from components.trtllm.plan import Plan
-from components.trtllm.server import free_port, served, start_budget_s
+from components.trtllm.server import free_port, served
 from penstock.core.errors import ConfigurationError, NotReady, PrecisionRefused, ServingError
 from penstock.core.identity import Digest
 from registry.store import verify
 from serving.endpoint import EndpointCompleter
 from serving.logprobs import LogprobEndpoint, ToldAnswer
+from serving.runtimes.launch import start_budget_s
+from serving.runtimes.trtllm import TRTLLM
 
 START = "PENSTOCK_TRTLLM_START_S"
 """Variable: how long a server may take to answer, where that is not what its weights suggest."""
@@ -194,7 +196,7 @@ def _write(how: Plan, folder: Path) -> None:
 
 def _budget_s(env: Mapping[str, str], weights_bytes: int) -> float:
     try:
-        return float(env.get(START) or start_budget_s(weights_bytes))
+        return float(env.get(START) or start_budget_s(TRTLLM, weights_bytes))
     except ValueError as problem:
         raise ConfigurationError(
             f"{START}: found {env[START]!r}; allowed: a number of seconds"

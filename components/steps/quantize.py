@@ -30,13 +30,14 @@ from penstock.core.errors import (
     RecipeImpossible,
     StoreError,
 )
-from penstock.core.hardware import ACCELERATORS
 from penstock.core.identity import Digest
 from penstock.core.manifest import Manifest
 from penstock.core.recipes import GROUP_SIZES, SHORT_NAMES, Fp8Dynamic, Recipe, parse_recipe
 from penstock.core.spec import ModelSpec
 from registry.datasets import read_rows
 from registry.store import Store, hash_file
+from serving.runtimes.catalog import runtime_of
+from serving.runtimes.runtime import place
 
 BUDGET = 6
 """Most checkpoints that a search makes."""
@@ -61,9 +62,16 @@ def quantize(
 
     Returns what was decided, for the passport: outcome, reason, recipe and parent.
     """
-    model = spec_of(spec)
+    body, model = json.loads(resolved), spec_of(spec, resolved)
     manifest, folder = checkpoint_of(context.settings, checkpoint_path)
-    chosen, decided = choose(context, model, json.loads(resolved)["data"], manifest, folder)
+    chosen, decided = choose(context, model, body["data"], manifest, folder)
+    if decided["outcome"] == "skipped" and "plan" in body:
+        decided["reason"] = f"the checkpoint is served as it came ({body['plan']['told']})"
+    elif body.get("plan", {}).get("made"):
+        from components.steps import planning
+
+        served = Store(context.settings.store).checkpoint(chosen.root)
+        planning.require(model, spec_of(spec), served)
     write_atomically(Path(out_path), chosen.to_json())
     context.detail |= decided
     return {key: decided[key] for key in ("outcome", "reason", "recipe", "parent_root")}
@@ -283,9 +291,9 @@ class Work:
 
 def target_of(model: ModelSpec) -> Target:
     """Return what a spec's checkpoints are made for."""
-    gpu = model.hardware.accelerator
-    memory = ACCELERATORS[gpu].memory_gib * model.hardware.count << 30
-    return Target(model.engine_name, gpu, memory_bytes=memory)
+    engine, version = runtime_of(model).matrix[place(model)]
+    memory = model.hardware.device.memory_gib * model.hardware.count << 30
+    return Target(engine, model.hardware.accelerator, version, memory)
 
 
 def fitting(recipe: Recipe, folder: Path) -> Recipe:

@@ -53,6 +53,7 @@ def render(run: RunRecord, others: Sequence[RunRecord] = ()) -> str:
     steps = {step.step: step for step in run.steps}
     began = datetime.fromtimestamp(run.started_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     sections: list[tuple[str, str, Callable[[StepRecord, RunRecord], str]]] = [
+        ("resolve", "Plan", _plan),
         ("quantize", "Precision", _precision),
         ("build_engine", "TensorRT-LLM", _engine),
         ("evaluate", "Evaluation", _evaluation),
@@ -64,9 +65,9 @@ def render(run: RunRecord, others: Sequence[RunRecord] = ()) -> str:
         ("pull", "Digests", _digests),
     ]
     body = "".join(
-        f"<h2>{title}</h2>{draw(steps[name], run)}"
+        f"<h2>{title}</h2>{drawn}"
         for name, title, draw in sections
-        if name in steps and steps[name].detail
+        if name in steps and steps[name].detail and (drawn := draw(steps[name], run))
     )
     environment = ", ".join(f"{k} {v}" for k, v in run.environment.items())
     return (
@@ -98,6 +99,18 @@ def _timeline(run: RunRecord) -> str:
             for s in run.steps
         ]
     )
+
+
+def _plan(step: StepRecord, _run: RunRecord) -> str:
+    """What was left to Penstock, and why it chose so; nothing where nothing was."""
+    plan = step.detail.get("plan")
+    if not plan:
+        return ""
+    rows = [["chosen", plan["told"]]]
+    rows += [["because", reason] for reason in plan["reasons"]]
+    rows += [["beware", warning] for warning in plan["warnings"]]
+    rows += [[f"not {each['what']}", each["why"]] for each in plan["rejected"]]
+    return _table(None, rows)
 
 
 def _precision(step: StepRecord, _run: RunRecord) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from components.steps.context import Context, write_atomically
 from components.steps.measuring import items_of
 from components.steps.scoring import latency
 from components.steps.verbs import catalog_of, checkpoint_of, spec_of
-from penstock.core.errors import RolledBack, ServingError
+from penstock.core.errors import ConfigurationError, RolledBack, ServingError
 from penstock.core.manifest import Manifest
 from penstock.core.settings import Settings
 from penstock.core.spec import ModelSpec, Rollout
@@ -22,13 +23,20 @@ from serving import controller as acting
 from serving import deploy as serving_versions
 from serving import lease
 from serving.completer import Completion, Message
+from serving.gitops import steps as rendered_steps
+from serving.gpus.surge import Beside, Refuse
 from serving.manifests import Release, service_name, version_of
 from serving.rollout import events
 from serving.rollout.decide import Stay
 from serving.rollout.judge import Judge
+from serving.rollout.loan import Loan
 from serving.rollout.record import Record, first_record
+from serving.runtimes.launch import patient
 from serving.targets.choose import target_of
 from serving.targets.target import Target
+
+if TYPE_CHECKING:
+    from serving.targets.rendered import RenderedTarget
 
 _USERS_S = 5.0
 """Between two readings of what users noticed."""
@@ -40,38 +48,47 @@ _ANSWERS_S, _AGAIN_S = 15.0, 0.5
 _CURVE_POINTS = 120
 
 
-def deploy(context: Context, spec: str, version: str, checkpoint_path: str) -> str:
+def deploy(context: Context, spec: str, resolved: str, version: str, checkpoint_path: str) -> str:
     """Serve the first version of a name; make a later one a candidate without traffic.
 
     Returns the URL that answers.
     """
-    model, settings = spec_of(spec), context.settings
+    model, settings = spec_of(spec, resolved), context.settings
     manifest, folder = checkpoint_of(settings, checkpoint_path)
+    model = patient(model, manifest.size_bytes)
     target = target_of(settings, model.target)
     target.require(model)
+    if settings.render is not None:
+        cast("RenderedTarget", target).take_up(model.name)
     cluster, door = target.cluster, target.door(model.name)
+    stable = acting.stable_of(cluster, model.name, target.traffic)
+    service = service_name(model.name, int(version))
+    loan = loan_for(context, target, model, service, stable)
     uri = _brought(context, target, model.name, int(version), (manifest, folder))
     release = Release(int(version), uri, manifest.root, manifest)
-    stable = acting.stable_of(cluster, model.name, target.traffic)
-    service = service_name(model.name, release.version)
     if stable in ("", service):
-        context.detail |= _first(context, target, model, release)
+        first = _first if settings.render is None else _first_rendered
+        context.detail |= first(context, target, model, release)
         served = catalog_of(settings).promote(model.name, release.version)
         context.detail["aliases"] = list(served.aliases)
         return door.url
     serving_versions.rehearse(cluster, model, release, target.traffic)
     now = time.time()
     target.keep_prompts(service, _prompts(model), model.evaluation.max_new_tokens)
+    first_one = first_record(service, stable, model.rollout, now)
+    if loan is not None:
+        first_one = replace(first_one, reason=context.detail.get("devices", first_one.reason))
     record = acting.begin(
         cluster,
         target.log,
         model.name,
-        first_record(service, stable, model.rollout, now),
+        first_one,
         model.rollout,
         traffic=target.traffic,
+        loan=loan,
     )
     # after it: a refusal leaves nothing behind
-    serving_versions.propose(cluster, model, release, target.traffic)
+    serving_versions.propose(cluster, model, release, target.traffic, loan=loan)
     context.detail |= {
         "service": service,
         "url": door.url,
@@ -82,6 +99,28 @@ def deploy(context: Context, spec: str, version: str, checkpoint_path: str) -> s
         "latency": None,
     }
     return door.url
+
+
+def loan_for(
+    context: Context, target: Target, model: ModelSpec, service: str, stable: str
+) -> Loan | None:
+    """Return what the stable version lends so that a candidate finds its devices; None: nothing.
+
+    Raises:
+        ConfigurationError: There is no room, and the policy allows nothing else; nothing changed.
+    """
+    cluster, traffic = target.cluster, target.traffic
+    obj = cluster.get(traffic.carrier, model.name)
+    record = acting.record_of(obj) if obj is not None else None
+    if obj is not None and record is not None and not record.over and record.candidate == service:
+        return acting.loan_of(obj)  # begun by a run that was interrupted
+    if cluster.get(traffic.served, service) is not None:
+        return None  # it has its devices
+    decided = target.surge(model, service, stable)
+    if isinstance(decided, Refuse):
+        raise ConfigurationError(decided.reason, hint=decided.change)
+    context.detail["devices"] = decided.told
+    return None if isinstance(decided, Beside) else decided.loan
 
 
 def _brought(
@@ -111,11 +150,16 @@ def rollout(context: Context, spec: str, version: str) -> str:
     if obj is None or record is None or record.candidate != service:
         context.detail |= {"outcome": "first", "reason": "nothing was served to compare with"}
         return "first"
+    if settings.render is not None:
+        again = f"penstock rollout step {model.name}{target.options}"
+        told = f"it is a candidate in {settings.render}: commit, then {again}"
+        context.detail |= {"outcome": "rendered", "reason": told}
+        return "rendered"
     policy = acting.policy_of(obj)
     users = _Users(target, model.name, record)
     record = _drive(context, target, model.name, policy, users)
     outcome = "promoted" if record.phase == "promoted" else "rolled_back"
-    text = events.certificate(policy, record, target.log.lines(model.name))
+    text = events.certificate(acting.policy_text(obj), record, target.log.lines(model.name))
     path = settings.run_dir / "rollout" / "certificate.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)
@@ -141,9 +185,16 @@ def rollout(context: Context, spec: str, version: str) -> str:
     )
 
 
-def promoted(settings: Settings, name: str, service: str) -> None:
-    """Make the version of an InferenceService the registry's champion."""
-    catalog_of(settings).promote(name, version_of(service))
+def promoted(settings: Settings, name: str, service: str) -> bool:
+    """Make the version of an InferenceService the registry's champion.
+
+    Returns whether it is: one that was adopted is not in the registry.
+    """
+    version = version_of(service)
+    if service != service_name(name, version):
+        return False
+    catalog_of(settings).promote(name, version)
+    return True
 
 
 def curve(policy: Rollout, replayed: list[events.Replayed]) -> list[dict[str, Any]]:
@@ -265,7 +316,7 @@ def _first(context: Context, target: Target, model: ModelSpec, release: Release)
         lambda: target.observed(model.name),
         target.traffic,
         target.why,
-        lambda waited: context.progress(waited, model.rollout.ready_timeout_s, "s"),
+        lambda waited: context.progress(waited, model.rollout.ready_within_s, "s"),
         target.hint,
     )
     deployed = serving_versions.deploy(site, model, release)
@@ -277,6 +328,25 @@ def _first(context: Context, target: Target, model: ModelSpec, release: Release)
         "weights": deployed.weights,
         "replaced": list(deployed.replaced),
         "latency": _warm_up(target, model),
+    }
+
+
+def _first_rendered(
+    context: Context,  # noqa: ARG001 - as `_first`, which waits
+    target: Target,
+    model: ModelSpec,
+    release: Release,
+) -> dict[str, Any]:
+    """Write a version and its route down; whoever applies them sees when it is ready."""
+    service = rendered_steps.first(target.cluster, model, release, target.traffic)
+    return {
+        "service": service,
+        "url": target.door(model.name).url,
+        "version": release.version,
+        "ready_s": None,
+        "weights": {service: 100},
+        "replaced": [],
+        "latency": None,
     }
 
 

@@ -60,18 +60,32 @@ def resolve(context: Context, spec: str) -> str:
             "with",
             hint="leave runtime out, or set target: kserve",
         )
-    if model.target != "local" or model.engine_name == "cpu":
-        launch(model)  # refuses what its engine cannot do
-    if model.target != "local":  # before anything is pulled: it can be a day's work
-        target_of(context.settings, model.target).require(model)
+    plans = model.target != "local" and model.undecided
+    if not plans:
+        _servable(context, model)
     source = resolve_reference(model.ref, hub_of(context.settings))
+    planned: dict[str, Any] = {}
+    if plans:
+        from components.steps import planning
+
+        model, told = planning.plan(model, source, hub_of(context.settings))
+        _servable(context, model)
+        planned = {"plan": told, "chosen": planning.chosen(model)}
     data = {
         name: {"path": path, "digest": str(hash_file(Path(path)))}
         for name, path in _named_sets(model).items()
     }
-    body = {"source": str(source), "data": data, "runtime": model.engine_name}
+    body = {"source": str(source), "data": data, "runtime": model.engine_name, **planned}
     context.detail |= body
     return as_parameter(json.dumps(body))
+
+
+def _servable(context: Context, model: ModelSpec) -> None:
+    """Raise what keeps a spec from being served, before anything is pulled: that can take a day."""
+    if model.target != "local" or model.engine_name == "cpu":
+        launch(model)  # refuses what its engine cannot do
+    if model.target != "local":
+        target_of(context.settings, model.target).require(model)
 
 
 def pull(context: Context, spec: str, resolved: str, path: str) -> dict[str, Any]:
@@ -183,7 +197,7 @@ def register(
     context: Context, spec: str, resolved: str, checkpoint_path: str, evidence: Evidence
 ) -> str:
     """Register the version with its passport; return its number."""
-    model = spec_of(spec)
+    model = spec_of(spec, resolved)
     manifest, folder = checkpoint_of(context.settings, checkpoint_path)
     evaluation = json.loads(Path(evidence.evaluation).read_text())
     scanned = json.loads(Path(evidence.scans).read_text())
@@ -213,7 +227,7 @@ def register(
     candidate = Candidate(
         root=str(manifest.root),
         source_uri=folder.as_uri(),
-        evidence=_digest([kept, passport.data, model.runtime_args]),
+        evidence=_digest([kept, passport.data, _told(model)]),
         metrics=metrics,
         params={"source": str(manifest.source), "root": str(manifest.root)},
         documents={PASSPORT: passport.model_dump(), EVALUATION: evaluation},
@@ -262,6 +276,14 @@ def _verdict(
     return {"outcome": "pass", "reason": f"exact match {score['share']:.1%}{beside}"}
 
 
+def _told(model: ModelSpec) -> list[str]:
+    """Return what tells one way to serve the same weights from another: it is another version."""
+    if model.target == "local" or model.engine_name == "cpu":
+        return model.runtime_args
+    made = launch(model)
+    return [made.runtime.key, *made.args]
+
+
 def _digest(body: object) -> str:
     return str(Digest.of(json.dumps(body, sort_keys=True).encode()))
 
@@ -289,9 +311,10 @@ def _decisions(
     ]
 
 
-def spec_of(text: str) -> ModelSpec:
-    """Return the spec in a step's parameter."""
-    return parse_spec(text, where="spec")
+def spec_of(text: str, resolved: str = "{}") -> ModelSpec:
+    """Return the spec in a step's parameter, with what `resolve` chose where that was left open."""
+    chosen = json.loads(resolved).get("chosen", {})
+    return parse_spec(json.dumps({**json.loads(text), **chosen}) if chosen else text, where="spec")
 
 
 def hub_of(settings: Settings) -> Hub:

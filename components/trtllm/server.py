@@ -32,11 +32,6 @@ def free_port() -> int:
         return int(unused.getsockname()[1])
 
 
-def start_budget_s(weights_bytes: int) -> float:
-    """Return how long a server may take to answer: libraries and kernels, then reading weights."""
-    return 300 + weights_bytes / 50e6
-
-
 @dataclass
 class _Heard:
     """A server's process, and what it says."""

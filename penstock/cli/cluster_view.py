@@ -57,13 +57,16 @@ class Name:
 def read(target: ClusterTarget) -> list[Name]:
     """Return every model of the namespace."""
     cluster, traffic = target.cluster, target.traffic
-    versions = [o for o in cluster.list(traffic.served) if _is_version(o)]
+    every = cluster.list(traffic.served)
+    versions = [o for o in every if _is_version(o)]
     carriers = [o for o in cluster.list(traffic.carrier) if _labels(o).get(NAME) == _name(o)]
     names = {_labels(o)[NAME] for o in versions} | {_name(o) for o in carriers}
     routes = {_name(o): o for o in carriers}
     found = []
     for name in sorted(names):
+        led = traffic.weights_of(routes[name]) if name in routes else {}
         own = [o for o in versions if _labels(o)[NAME] == name]
+        own += [o for o in every if _name(o) in led and o not in own]  # adopted: without labels
         found.append(_one(target, name, own, routes.get(name)))
     return found
 

@@ -60,6 +60,8 @@ class Where:
     gateway: str | None = None
     address: str | None = None
     prometheus: str | None = None
+    render: Path | None = None
+    """Folder that objects are written into, instead of the cluster."""
 
     @property
     def options(self) -> str:
@@ -73,9 +75,11 @@ class Where:
 
     def target(self) -> Target:
         """Return the place: this machine, unless a context or a namespace was named."""
-        from serving.targets.choose import target_of
+        from serving.targets.choose import rendered, target_of
 
-        return self.cluster_target() if self.cluster else target_of(settings_of(), "local")
+        if not self.cluster:
+            return rendered(target_of(settings_of(), "local"), self.render)
+        return rendered(self.cluster_target(), self.render)
 
     def cluster_target(self) -> ClusterTarget:
         """Return the cluster that was named."""
@@ -90,8 +94,9 @@ class Where:
 
         from penstock.core.spec import KServe
 
+        named = {name: value for name, value in self._named().items() if name != "render"}
         try:
-            return KServe.model_validate(self._named())
+            return KServe.model_validate(named)
         except ValidationError as problem:
             name = str(problem.errors()[0]["loc"][0])
             raise ConfigurationError(
@@ -101,7 +106,7 @@ class Where:
             ) from problem
 
     def _named(self) -> dict[str, str]:
-        return {name: value for name, value in asdict(self).items() if value}
+        return {name: str(value) for name, value in asdict(self).items() if value}
 
 
 def target_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -118,7 +123,7 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--mode",
         envvar="PENSTOCK_MODE",
-        type=click.Choice(["auto", "route", "llmisvc"]),
+        type=click.Choice(["auto", "route", "llmisvc", "istio"]),
         help="Mechanism that splits traffic on the cluster, if it is not the one that auto takes.",
     )
     @click.option(
@@ -141,10 +146,20 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @wraps(command)
     def with_target(*args: object, **kwargs: Any) -> None:
-        where = Where(**{field.name: kwargs.pop(field.name) for field in fields(Where)})
+        where = Where(**{field.name: kwargs.pop(field.name, None) for field in fields(Where)})
         command(*args, where=where, **kwargs)
 
     return with_target
+
+
+render_option: Callable[[Any], Any] = click.option(
+    "--render",
+    envvar="PENSTOCK_RENDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write manifests into DIR, to be committed, instead of changing the cluster.",
+)
+"""Above `target_options`; docs/gitops.md."""
 
 
 def has_registry(settings: Settings) -> bool:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from penstock.cli.plan_view import Answer
 from penstock.core.errors import ConfigurationError, LifecycleError
-from penstock.core.hardware import ACCELERATORS
 
 if TYPE_CHECKING:
     from penstock.cli.plan_diff import Running
     from penstock.core.settings import Settings
     from penstock.core.spec import ModelSpec
-    from serving.sizing.choose import Plan, Refusal
-    from serving.sizing.resolve import Engine
     from serving.sizing.shape import Shape
-    from serving.sizing.wish import Load, Wish
+    from serving.sizing.wish import Load
 
 _UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 _CPU_MEMORY = "2Gi"
@@ -50,112 +46,72 @@ def answer_of(model: ModelSpec, settings: Settings, load: Load | None) -> Answer
     """
     from registry.headers import look
     from registry.pull import Hub
-    from serving.sizing.resolve import engine_for
     from serving.sizing.shape import shape_of
 
+    on_cpu = model.hardware.accelerator == "cpu"
+    _require(model, on_cpu=on_cpu)
     seen = look(model.ref, Hub(settings.hub_endpoint, settings.hub_token))
     shape = shape_of(seen.config, seen.tensors, seen.modelopt)
-    engine = engine_for(model.runtime, shape.artifact, model.hardware.accelerator)
-    if engine.name == "cpu":
-        found, resolved = _on_cpu(model, shape, load), model
-    else:
-        found, resolved = _on_gpu(model, shape, engine, load)
+    found, resolved = _on_cpu(model, shape, load) if on_cpu else _on_gpu(model, shape, load)
     running = _running(resolved, settings)
     return replace(found, source=str(seen.source), running=running)
 
 
-def wish_of(model: ModelSpec, load: Load | None) -> Wish:
-    """Return what a spec asks of the plan."""
-    from serving.sizing.wish import Wish
+def _require(model: ModelSpec, *, on_cpu: bool) -> None:
+    """Raise what cannot be planned, whatever the weights are."""
+    from serving.sizing.resolve import unknown
 
-    asked = model.serving
-    return Wish(
-        context=asked.context,
-        concurrency=asked.concurrency,
-        tensor_parallel=asked.tensor_parallel,
-        pipeline_parallel=asked.pipeline_parallel,
-        kv_cache=asked.kv_cache,
-        memory_share=asked.memory_share,
-        load=load,
-    )
-
-
-def _on_gpu(
-    model: ModelSpec, shape: Shape, engine: Engine, load: Load | None
-) -> tuple[Answer, ModelSpec]:
-    from serving.sizing.choose import Plan, choose
-    from serving.sizing.resolve import options_for
-    from serving.sizing.wish import Place, Rejected
-
-    gpu = ACCELERATORS[model.hardware.accelerator]
-    wanted, impossible = _recipes(model, engine.name)
-    options, others = options_for(engine, shape.artifact, gpu.name, wanted)
-    if not options:
-        raise _no_engine(engine, shape, gpu.name)
-    place, wish = Place(gpu, model.hardware.count, engine.name), wish_of(model, load)
-    found = choose(shape, place, options, wish, others)
-    if not isinstance(found, Plan):
-        raise _refused(model, shape, found)
-    rejected = (*engine.rejected, *(Rejected(*each) for each in impossible), *found.rejected)
-    answer = replace(_planned(model, shape, engine, found, load), rejected=rejected)
-    return answer, _resolved(model, answer)
+    if on_cpu and model.runtime not in ("auto", "cpu"):
+        raise ConfigurationError(
+            f"what {model.runtime} needs on a CPU is not known: only Penstock's own engine is sized"
+            " there",
+            hint="set runtime: auto, or hardware.accelerator",
+        )
+    if not on_cpu and (why := unknown(model)):
+        raise ConfigurationError(
+            why, hint="penstock run serves it as it came, with the runtime that is named"
+        )
 
 
-def _planned(
-    model: ModelSpec, shape: Shape, engine: Engine, plan: Plan, load: Load | None
-) -> Answer:
+def _on_gpu(model: ModelSpec, shape: Shape, load: Load | None) -> tuple[Answer, ModelSpec]:
     from serving.sizing.load import estimate
+    from serving.sizing.resolve import resolve
 
-    trial = plan.trial
-    told = estimate(shape, plan.place.gpu, trial, load)
-    chosen = f"runtime {model.runtime}: {engine.name} {engine.reason}"
-    split = trial.split
-    devices = f"{plan.place.count} x {plan.place.gpu.name}"
-    what = f"{engine.name} on {devices}, {trial.option.name}, {split}"
-    return Answer(
+    found = resolve(model, shape, load)
+    trial, place = found.plan.trial, found.plan.place
+    told = estimate(shape, place.gpu, trial, load)
+    answer = Answer(
         name=model.name,
         source="",
-        model=f"{model.name}: {_told(shape)}",
-        engine=engine.name,
+        model=f"{model.name}: {shape.told}",
+        engine=found.engine.name,
         precision=trial.option.name,
-        devices=devices,
+        devices=str(place),
         items=trial.items,
         device=trial.visible,
         capacity=trial.visible * trial.share,
         room=trial.room,
         context=trial.context,
         concurrency=trial.concurrency,
-        reasons=(f"fits: {what}", chosen, *plan.reasons),
-        tensor_parallel=split.tensor,
-        pipeline_parallel=split.pipeline,
+        reasons=(f"fits: {found.told}", *found.reasons),
+        tensor_parallel=trial.split.tensor,
+        pipeline_parallel=trial.split.pipeline,
         replicas=told.replicas,
         share=trial.share,
         sequence=trial.sequence,
         token=trial.token,
-        settings=_settings(trial.context, trial.batch.sequences, plan),
+        settings=_settings(found.spec, model.serving.concurrency),
         estimates=tuple(_estimates(told, load)),
-        warnings=(*plan.warnings, *_uncounted(model)),
+        warnings=found.warnings,
+        rejected=found.rejected,
     )
+    return answer, found.spec
 
 
-def _uncounted(model: ModelSpec) -> Iterator[str]:
-    """Yield what a spec asks for that the arithmetic does not know."""
-    guess = model.serving.speculative
-    if guess is not None and guess.kind != "ngram":
-        yield f"serving.speculative: the weights of {guess.model} and its cache are not counted"
-    if model.serving.lora is not None:
-        yield "serving.lora: adapters are not counted"
-
-
-def _on_cpu(model: ModelSpec, shape: Shape, load: Load | None) -> Answer:
+def _on_cpu(model: ModelSpec, shape: Shape, load: Load | None) -> tuple[Answer, ModelSpec]:
     from serving.sizing import host
     from serving.sizing.memory import GIB
 
-    if model.hardware.accelerator != "cpu":
-        raise ConfigurationError(
-            f"runtime cpu cannot use {model.hardware.accelerator}",
-            hint="set runtime: auto, or hardware.accelerator: cpu",
-        )
     if load is not None:
         raise ConfigurationError(
             "--load: what the CPU engine does per second is not estimated",
@@ -172,10 +128,10 @@ def _on_cpu(model: ModelSpec, shape: Shape, load: Load | None) -> Answer:
             else "serve a smaller model, or a cluster's GPU: target: kserve, hardware.accelerator",
         )
     sequences = host.cache_tokens(shape.context) // max(context, 1)
-    return Answer(
+    answer = Answer(
         name=model.name,
         source="",
-        model=f"{model.name}: {_told(shape)}",
+        model=f"{model.name}: {shape.told}",
         engine="cpu",
         precision="float32",
         devices="cpu",
@@ -188,6 +144,7 @@ def _on_cpu(model: ModelSpec, shape: Shape, load: Load | None) -> Answer:
         reasons=(f"fits: {needed / GIB:.2f} of {there / GIB:.2f} GiB on the CPU engine",),
         warnings=shape.guesses,
     )
+    return answer, model
 
 
 def _memory(model: ModelSpec) -> float:
@@ -196,31 +153,6 @@ def _memory(model: ModelSpec) -> float:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     found = re.fullmatch(r"(\d+)(\w+)", model.hardware.memory or _CPU_MEMORY)
     return float(found[1]) * _UNITS[found[2]] if found else 0.0
-
-
-def _recipes(
-    model: ModelSpec, engine: str
-) -> tuple[Sequence[Any] | None, Sequence[tuple[str, str]]]:
-    """Return the recipes that were named and can be made, and the others with why not."""
-    from components.quantization.choice import Target, recipes_for
-
-    if model.precision == "auto":
-        return None, ()
-    target = Target(engine, model.hardware.accelerator)
-    possible, impossible = recipes_for(model.precision, target)
-    return possible, [(f"precision {each.recipe.name}", each.reason) for each in impossible]
-
-
-def _resolved(model: ModelSpec, answer: Answer) -> ModelSpec:
-    """Return the spec with what the plan decided, for the manifest it would become."""
-    serving = model.serving.model_copy(
-        update={
-            "context": answer.context,
-            "tensor_parallel": answer.tensor_parallel,
-            "pipeline_parallel": answer.pipeline_parallel,
-        }
-    )
-    return model.model_copy(update={"serving": serving, "runtime": answer.engine})
 
 
 def _running(model: ModelSpec, settings: Settings) -> Running:
@@ -237,45 +169,16 @@ def _running(model: ModelSpec, settings: Settings) -> Running:
         return Running("", unknown=str(problem).partition("\n")[0])
 
 
-def _refused(model: ModelSpec, shape: Shape, found: Refusal) -> ConfigurationError:
-    changes = [f"{each.what} ({each.then})" for each in found.changes]
-    others = "".join(f"\n  or {each}" for each in changes[1:])
-    return ConfigurationError(
-        f"{model.name} ({_told(shape)}) does not fit: {found.why}",
-        hint=f"{changes[0]}{others}" if changes else "nothing that sizing knows would hold it",
-    )
-
-
-def _no_engine(engine: Engine, shape: Shape, gpu: str) -> ConfigurationError:
-    from serving.sizing.resolve import engine_for
-
-    other = engine_for("auto", shape.artifact, gpu)
-    return ConfigurationError(
-        f"{engine.name} does not run this checkpoint: {engine.reason}",
-        hint=f"set runtime: {other.name}"
-        if other.ok
-        else f"no engine runs {shape.artifact} on {gpu}: docs/reference/precision.md",
-    )
-
-
-def _told(shape: Shape) -> str:
-    active = f", {_short(shape.active, 'M', 'B')} active" if shape.experts else ""
-    return (
-        f"{shape.model_type}, {_short(shape.parameters, 'M', 'B')} parameters{active},"
-        f" {shape.artifact}, {_short(shape.weights.bytes, 'MB', 'GB')}"
-    )
-
-
-def _short(number: float, millions: str, billions: str) -> str:
-    return f"{number / 1e9:.4g} {billions}" if number >= 1e9 else f"{number / 1e6:.4g} {millions}"
-
-
-def _settings(context: int, concurrency: int, plan: Plan) -> str:
-    split = plan.trial.split
-    found = [f"context: {context}", f"concurrency: {concurrency}"]
-    found += [f"tensor_parallel: {split.tensor}"] if split.tensor > 1 else []
-    found += [f"pipeline_parallel: {split.pipeline}"] if split.pipeline > 1 else []
-    return f"serving: {{{', '.join(found)}}}"
+def _settings(model: ModelSpec, concurrency: int | None) -> str:
+    """Return what to write into model.yaml to keep this."""
+    wish = model.serving
+    sizes = {"context": wish.context, "concurrency": concurrency}
+    splits = {
+        "tensor_parallel": wish.tensor_parallel,
+        "pipeline_parallel": wish.pipeline_parallel,
+    }
+    sizes |= {name: count for name, count in splits.items() if count and count > 1}
+    return f"serving: {{{', '.join(f'{name}: {each}' for name, each in sizes.items() if each)}}}"
 
 
 def _estimates(told: Any, load: Load | None) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from serving.targets.target import Target
 
 
-_OF_THE_CHECKPOINT = ("initContainers[", "storageUri", "model.uri")
-"""What fetches and verifies files: the new ones are known when they have been pulled."""
+_OF_THE_CHECKPOINT = ("initContainers[", "storageUri", "model.uri", "startupProbe.failureThreshold")
+"""What fetches and verifies files, and the time that takes: known when they have been pulled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,9 @@ class Running:
     unknown: str = ""
     """Why it is not known."""
 
+    devices: str = ""
+    """How the next version would find its devices there; empty: it wants none."""
+
 
 def compare(target: Target, model: ModelSpec) -> Running:
     """Return how the object of the next version differs from the one that has most traffic.
@@ -37,11 +40,27 @@ def compare(target: Target, model: ModelSpec) -> Running:
         target: Where it is served.
         model: The spec, with what the plan resolved.
     """
+    if not target.began:
+        return Running("")
+    found = _compared(target, model)
+    if model.hardware.accelerator == "cpu":
+        return found
+    return replace(found, devices=_devices(target, model, found.service))
+
+
+def _devices(target: Target, model: ModelSpec, service: str) -> str:
+    from serving.gpus.surge import Refuse
+
+    found = target.surge(model, "the next version", service)
+    if not isinstance(found, Refuse):
+        return found.told
+    return f"{found.reason}: it would be refused; {found.change.partition(chr(10))[0]}"
+
+
+def _compared(target: Target, model: ModelSpec) -> Running:
     from penstock.core.identity import Digest
     from serving.manifests import ROOT, Release, version_of
 
-    if not target.began:
-        return Running("")
     traffic, cluster = target.traffic, target.cluster
     carrier = cluster.get(traffic.carrier, model.name)
     if carrier is None or not traffic.carries(carrier):

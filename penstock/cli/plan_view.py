@@ -139,6 +139,8 @@ def _item(item: Item) -> Iterator[str]:
 
 
 def _running(running: Running, *, explain: bool) -> Iterator[str]:
+    if running.devices:
+        yield f"  devices   {running.devices}"
     if running.unknown:
         yield f"  what runs is not known: {running.unknown}"
     elif not running.service:

@@ -16,9 +16,12 @@ from penstock.cli.edge import (
     has_registry,
     output_option,
     print_json,
+    render_option,
     settings_of,
     target_options,
 )
+from penstock.cli.rollout_export import experiment
+from penstock.cli.rollout_render import go_back, rendered, step
 from penstock.core.errors import ConfigurationError, Interrupted, RolledBack
 
 if TYPE_CHECKING:
@@ -33,8 +36,13 @@ def command() -> None:
     """Show and steer how new versions take over, and prove how it was decided."""
 
 
+command.add_command(step)
+command.add_command(experiment)
+
+
 @command.command()
 @click.argument("name", required=False)
+@render_option
 @target_options
 @output_option
 def status(where: Where, name: str | None, output: str) -> None:
@@ -96,6 +104,7 @@ def _watched(target: Target, name: str, *, terminal: bool) -> State:
 
 @command.command()
 @click.argument("name")
+@render_option
 @target_options
 def pause(where: Where, name: str) -> None:
     """Keep the weights of NAME's rollout as they are, until resumed."""
@@ -115,6 +124,7 @@ def pause(where: Where, name: str) -> None:
 
 @command.command()
 @click.argument("name")
+@render_option
 @target_options
 def resume(where: Where, name: str) -> None:
     """Let NAME's rollout go on from where it was held."""
@@ -132,6 +142,7 @@ def resume(where: Where, name: str) -> None:
 
 @command.command()
 @click.argument("name")
+@render_option
 @target_options
 def promote(where: Where, name: str) -> None:
     """Give NAME's candidate all traffic now, before the evidence does."""
@@ -148,6 +159,7 @@ def promote(where: Where, name: str) -> None:
 
 @command.command()
 @click.argument("name")
+@render_option
 @target_options
 def rollback(where: Where, name: str) -> None:
     """Take all traffic from NAME's candidate, and remove it."""
@@ -167,16 +179,20 @@ def rollback(where: Where, name: str) -> None:
     type=click.FloatRange(min=1),
     help="Seconds that the old version may take to become ready.",
 )
+@render_option
 @target_options
 def revert(where: Where, name: str, timeout: float) -> None:
     """Serve the version before NAME's last promotion again, as soon as it is ready.
 
     Made again from its snapshot if it was removed; nothing is proven, a person says so. Doing it
-    twice undoes it.
+    twice undoes it. With --render, each call writes one step into DIR.
     """
     from components.steps.rollout import promoted
     from serving import deploy
 
+    if where.render is not None:
+        click.echo(go_back(rendered(where), name))
+        return
     target = where.target()
     site = deploy.Site(
         target.cluster,
@@ -194,8 +210,8 @@ def revert(where: Where, name: str, timeout: float) -> None:
     if where.cluster and not has_registry(settings):
         click.echo(NO_REGISTRY)
         return
-    promoted(settings, name, done.service)
-    click.echo(f"the registry's champion is {done.service}")
+    if promoted(settings, name, done.service):
+        click.echo(f"the registry's champion is {done.service}")
 
 
 def _read(where: Where, name: str) -> State:
@@ -217,23 +233,26 @@ def _read(where: Where, name: str) -> State:
     return state
 
 
-def _ask(where: Where, state: State, asked: Command, then: str) -> None:
+def _ask(where: Where, state: State, asked: Command, follows: str) -> None:
     """Write a request down, and say what happens next and who does it."""
     from serving import controller as acting
 
     target = where.target()
     acting.command(target.cluster, target.log, state.name, asked, target.traffic)
-    click.echo(f"{state.name}: {asked} is written down; {then}")
-    if state.holder:
-        who, step = f"{state.holder} does it", f"penstock rollout watch {state.name}{where.options}"
+    click.echo(f"{state.name}: {asked} is written down; {follows}")
+    if where.render is not None:
+        who, then = "the next step does it", f"penstock rollout step {state.name}{where.options}"
+    elif state.holder:
+        who, then = f"{state.holder} does it", f"penstock rollout watch {state.name}{where.options}"
     else:
         who = "nobody looks after this rollout, so nothing happens"
-        step = f"penstock controller{where.options}"
-    click.echo(f"{who}; next: {step}")
+        then = f"penstock controller{where.options}"
+    click.echo(f"{who}; next: {then}")
 
 
 @command.command()
 @click.argument("name", required=False)
+@render_option
 @target_options
 @output_option
 def history(where: Where, name: str | None, output: str) -> None:
@@ -280,6 +299,7 @@ def certificate() -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where to.  [default: CANDIDATE.certificate.json]",
 )
+@render_option
 @target_options
 def write(where: Where, name: str, out: Path | None) -> None:
     """Write the certificate of NAME's current or last rollout."""
@@ -289,7 +309,7 @@ def write(where: Where, name: str, out: Path | None) -> None:
     target = where.target()
     state = view.read(target, name)
     record = state.record
-    text = events.certificate(state.policy, record, target.log.lines(name))
+    text = events.certificate(state.written, record, target.log.lines(name))
     path = out or Path(f"{record.candidate}.certificate.json")
     try:
         path.write_text(text)

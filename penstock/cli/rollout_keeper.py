@@ -184,21 +184,27 @@ class Keeper:
             name, version = obj["metadata"]["name"], obj["metadata"]["resourceVersion"]
             if name in self._tending | self._left or self._settled.get(name) == version:
                 continue
-            try:
-                record = acting.record_of(obj)
-            except ConfigurationError as problem:
-                self._trouble(name, problem)
-                record = None
-            foreign = not self._duty.traffic.carries(obj)
-            if (
-                record is None
-                or foreign
-                or (record.over and not _loser_is_there(self._duty, record))
-            ):
-                self._settled[name] = version
-            else:
+            if self._needs(obj):
                 found.append(obj)
+            else:
+                self._settled[name] = version
         return found
+
+    def _needs(self, obj: Object) -> bool:
+        """Return whether a route has a rollout with something to do."""
+        try:
+            record = acting.record_of(obj)
+        except ConfigurationError as problem:
+            self._trouble(obj["metadata"]["name"], problem)
+            return False
+        if record is None or not self._duty.traffic.carries(obj):
+            return False
+        return not record.over or _loser_is_there(self._duty, record)
+
+    def _still(self, name: str) -> Object | None:
+        """Return the route as it is now, if there is still something to do."""
+        obj = self._duty.cluster.get(self._duty.traffic.carrier, name)
+        return obj if obj is not None and self._needs(obj) else None
 
     async def _tend(self, obj: Object, delay_s: float, *, once: bool) -> None:
         name = obj["metadata"]["name"]
@@ -206,6 +212,10 @@ class Keeper:
             await self._pause(delay_s)
             if not await self._until_free(name, once=once):
                 return
+            now = await self._blocking(self._still, name)
+            if now is None:
+                return  # whoever had it has ended it
+            obj = now
             record = acting.record_of(obj)
             if record is not None and record.phase == "promoted":
                 self._owed[name] = record  # whoever promoted it died before what it replaced went

@@ -31,6 +31,9 @@ class State:
     name: str
     record: Record
     policy: Rollout
+    written: str
+    """The policy, as it was written when the rollout began."""
+
     routed: Mapping[str, int] | None
     """The weights in force; None while the gateway does not tell."""
 
@@ -91,6 +94,7 @@ def read(target: Target, name: str) -> State:
         name=name,
         record=record,
         policy=acting.policy_of(obj),
+        written=acting.policy_text(obj),
         routed=target.observed(name) or None,
         holder=held_by(target.cluster, name, now)[0],
         now=now,
@@ -164,7 +168,7 @@ def deadline(state: State) -> Deadline | None:
         return Deadline(record.held_at + limits.held_s - state.now, goes)
     proves = events.proving(record, policy)[0]
     ends: dict[str, tuple[float, str]] = {
-        "deploying": (policy.ready_timeout_s, goes),
+        "deploying": (policy.ready_within_s, goes),
         "warmup": (limits.warmup_s, goes),
         "shadow": (limits.shadow_s, unproven),
         "ramp": (limits.step_s, unproven) if proves else (policy.soak_s, "it goes on"),

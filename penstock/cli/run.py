@@ -6,26 +6,39 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from penstock.cli.edge import environment, need, output_option, print_json, settings_of
+from penstock.cli.edge import (
+    environment,
+    need,
+    output_option,
+    print_json,
+    render_option,
+    settings_of,
+)
 from penstock.core.errors import ConfigurationError, Interrupted
-from penstock.core.runs import RunRecord
 from penstock.core.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from penstock.core.runs import RunRecord
 
 
 @click.command()
 @click.argument("spec", type=click.Path(path_type=Path), default=Path("model.yaml"))
 @click.option("--no-start", is_flag=True, help="Do not start the local cluster.")
+@render_option
 @output_option
-def command(spec: Path, no_start: bool, output: str) -> None:
+def command(spec: Path, no_start: bool, render: Path | None, output: str) -> None:
     """Pull, check, evaluate, register and serve what SPEC (model.yaml) describes.
 
     Running it again resumes: what is done is reused, by the digests of what went in.
     """
     started_at = time.time()
     env = environment(PENSTOCK_RUN_ID=new_run_id())
+    if render is not None:
+        env["PENSTOCK_RENDER"] = str(render.absolute())
     model = read_spec(spec)
     need("local", "torch", "transformers", "great_expectations", "aiohttp", "mlflow")
     if model.target != "local":

@@ -81,7 +81,8 @@ def _found(step: StepRecord) -> str:  # noqa: C901 - one line per step, read top
         return step.failure.message.splitlines()[0] if step.failure else step.outcome
     match step.step:
         case "resolve":
-            told = found["source"]
+            plan = found.get("plan", {}).get("told", "")
+            told = f"{found['source']}{f': {plan}' if plan else ''}"
         case "pull":
             told = f"{len(found['files'])} files, {found['size_bytes'] / 1e6:.1f} MB"
         case "scan":
@@ -94,7 +95,8 @@ def _found(step: StepRecord) -> str:  # noqa: C901 - one line per step, read top
             told = f"{found['model']} version {found['version']}"
         case "deploy":
             ready_s = found["ready_s"]
-            after = "a candidate, without traffic" if ready_s is None else f"ready, {ready_s:.1f} s"
+            unseen = "written" if found["weights"].get(found["service"]) else "a candidate"
+            after = f"{unseen}, without traffic" if ready_s is None else f"ready, {ready_s:.1f} s"
             told = f"{found['service']}: {after}"
         case "quantize" | "rollout":
             told = found["reason"]

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from penstock.core.errors import ConfigurationError, RecipeImpossible
-from penstock.core.hardware import ACCELERATORS
+from penstock.core.hardware import ACCELERATORS, Accelerator
 from penstock.core.identity import ModelRef
 from penstock.core.recipes import DEFAULTS, SHORT_NAMES, Recipe, parse_recipe, recipe_of
 from penstock.core.serving import Part as _Part
@@ -44,7 +44,22 @@ class Hardware(_Part):
     """What one replica runs on."""
 
     accelerator: AcceleratorName = Field("cpu", description="Device of one replica, by name.")
-    count: int = Field(1, ge=1, le=16, description="Devices per replica.")
+    count: int = Field(
+        1, ge=1, le=16, description="Devices per replica; on a cluster all of them in one node."
+    )
+    mig: str | None = Field(
+        None, description="MIG profile of the device, such as 1g.10gb; null: the whole device."
+    )
+    sharing: Literal["none", "time-slicing", "mps"] = Field(
+        "none",
+        description="How a cluster shares the device with other pods. time-slicing: in turns, "
+        "with no memory of one's own; mps: an equal part of memory and compute.",
+    )
+    claim: Literal["plugin", "dra"] = Field(
+        "plugin",
+        description="How a cluster hands devices out. plugin: a device plugin's resources, such "
+        "as nvidia.com/gpu; dra: a ResourceClaim (Kubernetes 1.34 and NVIDIA's DRA driver).",
+    )
     cpu: str | None = Field(
         None,
         pattern=r"^\d+(\.\d+|m)?$",
@@ -57,6 +72,29 @@ class Hardware(_Part):
         description="Memory of one replica on a cluster: 2Gi; null: 2Gi for the CPU engine, 32Gi "
         "beside devices.",
     )
+
+    @property
+    def device(self) -> Accelerator:
+        """One device, or the part of it that a replica gets."""
+        whole = ACCELERATORS[self.accelerator]
+        return whole.slice(self.mig) if self.mig else whole
+
+    @model_validator(mode="after")
+    def _divided(self) -> Hardware:
+        known = ACCELERATORS[self.accelerator].mig
+        if self.mig is not None and self.mig not in known:
+            named = ", ".join(known) or "null: it cannot be divided"
+            raise ValueError(f"mig of {self.accelerator}: {named}; found {self.mig}")
+        part = f"mig: {self.mig}" if self.mig else f"sharing: {self.sharing}"
+        if self.count > 1 and (self.mig or self.sharing != "none"):
+            raise ValueError(f"count 1 with {part}: more parts are no faster, and cannot exchange")
+        if self.mig and self.sharing == "mps":
+            raise ValueError("sharing none or time-slicing with mig: NVIDIA shares no part by MPS")
+        if self.claim == "dra" and (
+            self.sharing != "none" or ACCELERATORS[self.accelerator].vendor != "nvidia"
+        ):
+            raise ValueError("claim plugin, but for whole NVIDIA devices and parts by MIG")
+        return self
 
 
 class Data(_Part):
@@ -226,6 +264,10 @@ class Engine(_Part):
     )
 
 
+READY_S = 180.0
+"""A small checkpoint in Penstock's CPU engine becomes ready within this."""
+
+
 class Rollout(_Part):
     """How a new version takes over: by evidence, step by step."""
 
@@ -273,9 +315,34 @@ class Rollout(_Part):
         True, description="A conversation (header X-Penstock-Session) stays on its version."
     )
     deadlines: Deadlines = Field(Deadlines(), description="How long each state may last.")
-    ready_timeout_s: float = Field(
-        180.0, gt=0, description="How long a new version may take to become ready, in seconds."
+    ready_timeout_s: float | None = Field(
+        None,
+        gt=0,
+        description="How long a new version may take to become ready, in seconds; null: what its "
+        "runtime, and the size of its checkpoint, may need (docs/runtimes.md).",
     )
+    surge: Literal["beside", "borrow", "swap", "unchecked"] = Field(
+        "beside",
+        description="What happens where a cluster has no free devices for a new version beside the "
+        "one that is served. beside: it is refused; borrow: the version that is served lends "
+        "replicas while the rollout goes on; swap: it is stopped first, and nobody is served until "
+        "the new one is ready, without evidence; unchecked: nobody looks, for a cluster that adds "
+        "nodes by itself.",
+    )
+    keep: int | None = Field(
+        None,
+        ge=1,
+        description="Replicas that the version which is served keeps when it lends; null: all but "
+        "one.",
+    )
+
+    @property
+    def ready_within_s(self) -> float:
+        """The time that is named; the least that any runtime gets where none is.
+
+        What is stored when a rollout begins names one: `serving.runtimes.launch.patient`.
+        """
+        return self.ready_timeout_s or READY_S
 
     @model_validator(mode="after")
     def _rising(self) -> Rollout:
@@ -293,10 +360,11 @@ class KServe(_Part):
         pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
         description="Where the InferenceServices live.",
     )
-    mode: Literal["auto", "route", "llmisvc", "standard"] = Field(
+    mode: Literal["auto", "route", "llmisvc", "istio", "standard"] = Field(
         "auto",
         description="How traffic is split. route: an InferenceService per version, and an "
         "HTTPRoute of Penstock's over them; llmisvc: LLMInferenceServices in a route group; "
+        "istio: as route, with a VirtualService for an Istio that does not speak Gateway API; "
         "standard: spec.canary of KServe. auto asks the cluster, and prefers route.",
     )
     gateway: str | None = Field(
@@ -358,8 +426,9 @@ class ModelSpec(_Part):
         "auto", "vllm", "sglang", "tensorrt-llm", "triton", "tgi", "huggingface", "cpu"
     ] = Field(
         "auto",
-        description="Engine; auto: vllm beside devices, cpu without. This machine itself serves "
-        "with cpu only.",
+        description="Engine; auto: beside devices the first of vllm, sglang and tensorrt-llm that "
+        "runs the checkpoint's format there, cpu without. This machine itself serves with cpu "
+        "only.",
     )
     serving: Serving = Field(Serving(), description="How the engine serves.")
     runtime_args: list[str] = Field(
@@ -373,8 +442,8 @@ class ModelSpec(_Part):
         "auto",
         description="Precision of the weights: a recipe's name, a recipe document with its "
         "`scheme`, or a list of them. The smallest that loses nothing worth speaking of is served; "
-        "if none does, the checkpoint as it came (bf16). auto: what engine and hardware compute "
-        "natively.",
+        "if none does, the checkpoint as it came (bf16). auto: as it came where that fits, else "
+        "the most bits that engine and hardware compute natively and that fit (docs/sizing.md).",
     )
     engine: Engine = Field(Engine(), description="What is built for TensorRT-LLM.")
     replicas: int = Field(1, ge=1, le=64, description="Engine processes or pods per version.")
@@ -397,7 +466,15 @@ class ModelSpec(_Part):
         """The engine that serves it: the one that is named, or what `auto` means."""
         if self.runtime != "auto":
             return self.runtime
-        return "vllm" if ACCELERATORS[self.hardware.accelerator].sm else "cpu"
+        return "cpu" if self.hardware.accelerator == "cpu" else "vllm"
+
+    @property
+    def undecided(self) -> bool:
+        """Whether runtime or precision are left to what sizing says of the weights.
+
+        On a CPU there is nothing to choose.
+        """
+        return self.hardware.accelerator != "cpu" and "auto" in (self.runtime, self.precision)
 
     def to_json(self) -> str:
         """Return the document as the one JSON parameter that pipelines take."""

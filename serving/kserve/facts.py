@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from penstock import __version__
 from serving.cluster import Object
+from serving.gpus.offers import Offer
 
 PREDICTOR_PORT = 80
 """Of the Service `<InferenceService>-predictor`: KServe maps it to the container's first port."""
@@ -33,11 +33,11 @@ class Resources:
     cpu: str
     memory: str
 
-    def to_object(self, devices: int = 0) -> Object:
-        """Return Kubernetes' form, with NVIDIA devices if there are any."""
+    def to_object(self, resource: str = "", devices: int = 0) -> Object:
+        """Return Kubernetes' form, with devices if there are any."""
         amounts = {"cpu": self.cpu, "memory": self.memory}
         if devices:
-            amounts["nvidia.com/gpu"] = str(devices)
+            amounts[resource] = str(devices)
         return {"requests": dict(amounts), "limits": dict(amounts)}
 
 
@@ -85,8 +85,8 @@ class Facts:
     gpu: Resources = Resources("4", "32Gi")
     """Beside the devices."""
 
-    nodes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Accelerator, as `model.yaml` names it, to labels of the nodes that have it."""
+    offers: tuple[Offer, ...] = ()
+    """Devices that its nodes have; none where they cannot be seen."""
 
     drain_s: int = 45
     """How long a removed pod goes on answering what it has begun, before its engine is told."""

@@ -61,9 +61,33 @@ def carrying(name: str, spec: Object, facts: Facts) -> Object:
     }
 
 
+def for_paths(weights: Mapping[str, int], paths: Iterable[str]) -> list[Object]:
+    """Return the rules of a route that shares its hosts with another one, and wins these paths.
+
+    One rule of users for all of them: Gateway API prefers exact paths, whoever's route is older.
+    """
+    exact = [{"path": {"type": "Exact", "value": path}} for path in paths]
+    door = {"matches": [*exact, *_EVERYTHING["matches"]]}
+    return rules(weights, _SUFFIX, PREDICTOR_PORT, [door])
+
+
 def with_weights(route: Object, weights: Mapping[str, int]) -> Object:
     """Return the route with other shares, and everything else as it is."""
-    return {**route, "spec": {**route["spec"], "rules": _rules(weights)}}
+    doors = [
+        {key: value for key, value in rule.items() if key not in ("backendRefs", "timeouts")}
+        for rule in users_rules(route)
+    ]
+    split = rules(weights, _SUFFIX, PREDICTOR_PORT, doors or [_EVERYTHING])
+    return {**route, "spec": {**route["spec"], "rules": split}}
+
+
+def users_rules(route: Object) -> list[Object]:
+    """Return the rules that lead users, and not those that reach a version by its name."""
+    return [
+        rule
+        for rule in route["spec"]["rules"]
+        if not any(match.get("headers") for match in rule.get("matches", []))
+    ]
 
 
 def weights_of(route: Object) -> dict[str, int]:
@@ -152,8 +176,7 @@ def shares(route: Object, suffix: str) -> dict[str, int]:
             ref["name"].removesuffix(suffix): int(ref.get("weight", 1))
             for ref in rule.get("backendRefs", [])
         }
-        for rule in route["spec"]["rules"]
-        if not any(match.get("headers") for match in rule.get("matches", []))
+        for rule in users_rules(route)
     ] or [{}]
     return first if all(other == first for other in others) else {}
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 from penstock.core.manifest import Manifest
 from penstock.core.spec import ModelSpec
 from serving.cluster import Object
-from serving.kserve import runtimes, storage
+from serving.kserve import runtimes, serving_runtimes, storage
 from serving.kserve.facts import Facts
 from serving.manifests import NAME, ROOT, VERSION, Release, service_name
 
+AUTOSCALER = "serving.kserve.io/autoscalerClass"
+
 ANNOTATIONS = {
     "serving.kserve.io/deploymentMode": "Standard",  # the webhook of v0.20 knows the older word too
-    "serving.kserve.io/autoscalerClass": "none",  # replicas = minReplicas, and no HPA is left over
+    AUTOSCALER: "none",  # replicas = minReplicas, and no HPA is left over
     "serving.kserve.io/disable-localmodel": "true",  # a node's cache would be mounted unverified
     # "true" would point scrapers at port 9091, which only Knative's pods have
     "serving.kserve.io/enable-prometheus-scraping": "false",
@@ -69,7 +71,11 @@ def inference_service(
                     "runtime": engine.runtime,
                     "storageUri": storage.storage_uri(release),
                     "args": engine.args(spec),
+                    # the runtime's own: a later one must not replace what was judged (KServe
+                    # v0.20, `servingRuntimeFunc`, makes pods anew when a ServingRuntime changes)
+                    "image": serving_runtimes.image(engine.of, facts),
                     **engine.instead(spec),
+                    **runtimes.pinned(engine, spec, facts),
                     "resources": runtimes.resources(spec, facts),
                     "volumeMounts": [storage.model_mount(release)],
                     "lifecycle": {"preStop": {"sleep": {"seconds": facts.drain_s}}},

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from penstock.core.manifest import Manifest
 from penstock.core.spec import ModelSpec
 from serving.cluster import Object
+from serving.gpus import claims
+from serving.gpus.ask import ask
+from serving.gpus.offers import AMD, NVIDIA
 from serving.kserve import serving_runtimes
 from serving.kserve.facts import Facts, Resources
 from serving.kserve.storage import volumes
 from serving.manifests import NAME, VERSION, Release
 from serving.runtimes.catalog import RUNTIMES, runtime_of
-from serving.runtimes.launch import launch, probe_failures, start_budget_s
+from serving.runtimes.launch import launch, probe_failures, ready_budget_s, start_budget_s
 from serving.runtimes.runtime import PORT, Runtime
 
 CPU = RUNTIMES["cpu"].name
@@ -75,16 +78,32 @@ def engine(spec: ModelSpec) -> Engine:
 
 
 def devices(spec: ModelSpec) -> int:
-    """Return how many NVIDIA devices one pod needs."""
+    """Return how many devices one pod needs."""
     return 0 if spec.hardware.accelerator == "cpu" else spec.hardware.count
 
 
 def resources(spec: ModelSpec, facts: Facts) -> Object:
     """Return the engine container's resources."""
-    count = devices(spec)
-    usual = facts.gpu if count else facts.cpu
-    asked = Resources(spec.hardware.cpu or usual.cpu, spec.hardware.memory or usual.memory)
-    return asked.to_object(count)
+    usual = facts.gpu if devices(spec) else facts.cpu
+    amounts = Resources(spec.hardware.cpu or usual.cpu, spec.hardware.memory or usual.memory)
+    wanted = ask(spec.hardware, facts.offers)
+    found = amounts.to_object(wanted.resource, wanted.count)
+    return found | claims.of_container() if spec.hardware.claim == "dra" else found
+
+
+def pinned(chosen: Engine, spec: ModelSpec, facts: Facts) -> Object:
+    """Return what keeps KServe from taking an image's build for a CPU.
+
+    It does where it sees no device (v0.20.0, `UpdateImageTag`, `IsGPUEnabled`): it knows
+    `nvidia.com/gpu` and `nvidia.com/mig-…`, and no claim and no shared device. AMD's is not known
+    to it either; its image is a person's, who pins it by digest (docs/gpus.md).
+    """
+    wanted, tag = ask(spec.hardware, facts.offers), chosen.of.image.rpartition(":")[2]
+    seen = wanted.resource == NVIDIA or wanted.resource.startswith("nvidia.com/mig-")
+    if not devices(spec) or not chosen.of.server_type or seen or wanted.tolerated == AMD:
+        return {}
+    build = "-gpu" if chosen.of.server_type == "huggingfaceserver" else ""
+    return {"runtimeVersion": f"{tag}{build}"}
 
 
 def probes(
@@ -92,11 +111,11 @@ def probes(
 ) -> Object:
     """Return probes of the engine's own endpoints.
 
-    Starting may take `rollout.ready_timeout_s`, and as long as the weights need, if that is more.
+    Starting may take as long as becoming ready may, and as long as the weights need, if that is
+    more: a pod that starts again later is not waited for by anybody.
     """
-    budget = spec.rollout.ready_timeout_s
-    if manifest is not None:
-        budget = max(budget, start_budget_s(chosen.of, manifest.size_bytes))
+    size = manifest.size_bytes if manifest is not None else 0
+    budget = max(ready_budget_s(spec, size), start_budget_s(chosen.of, size))
     starting = probe_failures(budget, _PROBE_S)
     probe, ready = serving_runtimes.probe, chosen.of.ready
     return {
@@ -122,8 +141,9 @@ def pod(spec: ModelSpec, release: Release, facts: Facts) -> Object:
     }
     if facts.runtime_class:
         fields["runtimeClassName"] = facts.runtime_class
-    if labels := facts.nodes.get(spec.hardware.accelerator):
-        fields["nodeSelector"] = dict(labels)
+    fields |= ask(spec.hardware, facts.offers).to_object()
+    if spec.hardware.claim == "dra":
+        fields |= claims.of_pod(spec.hardware)
     if spec.replicas > 1:
         fields["topologySpreadConstraints"] = [
             {
@@ -137,10 +157,14 @@ def pod(spec: ModelSpec, release: Release, facts: Facts) -> Object:
 
 
 def scraped(chosen: Engine, port: int = PORT) -> dict[str, str]:
-    """Return the annotations by which a Prometheus finds a pod's metrics."""
+    """Return the annotations by which a Prometheus, and Penstock, find a pod's metrics.
+
+    An engine counts where it answers unless it has a port for that, whose number never changes.
+    """
+    own = chosen.of.metrics_port
     return {
         "prometheus.io/scrape": "true",
-        "prometheus.io/port": str(port),
+        "prometheus.io/port": str(port if own == PORT else own),
         "prometheus.io/path": chosen.of.metrics,
     }
 

@@ -35,10 +35,15 @@ _CONFINED: Object = {
 """Engines' own images run as root, and write into themselves: no more than this holds for all."""
 
 
+def image(runtime: Runtime, facts: Facts) -> str:
+    """Return the engine's image: Penstock's own come from the registry that the cluster uses."""
+    return facts.image(runtime.image) if runtime.own else runtime.image
+
+
 def container(runtime: Runtime, facts: Facts, port: int = PORT) -> Object:
     """Return an engine's container, but for its name and what a model adds."""
     found: Object = {
-        "image": facts.image(runtime.image) if runtime.own else runtime.image,
+        "image": image(runtime, facts),
         "command": list(runtime.command),
         "args": [word.replace(f"port={PORT}", f"port={port}") for word in runtime.args],
         "env": [{"name": name, "value": value} for name, value in runtime.env.items()],

@@ -1,4 +1,4 @@
-"""The two mechanisms that split traffic on a cluster: `route` and `llmisvc`."""
+"""The mechanisms that split traffic on a cluster: `route`, `llmisvc` and `istio`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from penstock.core.errors import Conflict
 from penstock.core.spec import ModelSpec
 from serving.cluster import Cluster, Kind, Object
-from serving.kserve import http_route, llm_inference_service
+from serving.gpus import claims
+from serving.kserve import budgets, http_route, llm_inference_service, virtual_service
 from serving.kserve.facts import Facts
 from serving.kserve.inference_service import inference_service
-from serving.manifests import NAME, Release
+from serving.manifests import NAME, Release, scaled
 
 _ATTEMPTS = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RouteTraffic:
     """An InferenceService per version, and one HTTPRoute over their Services."""
 
@@ -46,12 +47,39 @@ class RouteTraffic:
         """Return the InferenceService of one version."""
         return inference_service(spec, release, self.facts, release.manifest)
 
+    def beside(self, spec: ModelSpec, version: Object) -> list[Object]:
+        """Return its PodDisruptionBudget, and the template of its pods' claims."""
+        return beside(spec, version)
+
     def content(self, obj: Object) -> str:
-        """Return the generation: nothing of an InferenceService ever changes."""
-        return str(obj["metadata"].get("generation", 1))
+        """Return a digest of all but the replicas, which a version may lend for a while."""
+        return _digest(scaled(obj, 0)["spec"])
 
     def enforce(self, cluster: Cluster, obj: Object) -> None:
         """The HTTPRoute routes by itself."""
+
+
+@dataclass(frozen=True)
+class IstioTraffic(RouteTraffic):
+    """As `RouteTraffic`, with a VirtualService over the Services."""
+
+    carrier: Kind = "VirtualService"
+
+    def carrying(self, name: str, weights: Mapping[str, int]) -> Object:
+        """Return the VirtualService of a name."""
+        return virtual_service.virtual_service(name, weights, self.facts)
+
+    def carries(self, obj: Object) -> bool:
+        """Return whether it is a VirtualService over InferenceServices."""
+        return virtual_service.carries(obj)
+
+    def weighted(self, obj: Object, weights: Mapping[str, int]) -> Object:
+        """Return the VirtualService with other weights."""
+        return virtual_service.with_weights(obj, weights)
+
+    def weights_of(self, obj: Object) -> dict[str, int]:
+        """Return InferenceService to share."""
+        return virtual_service.weights_of(obj)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +115,13 @@ class LlmTraffic:
             spec, release, 0, self.facts, release.manifest
         )
 
+    def beside(self, spec: ModelSpec, version: Object) -> list[Object]:
+        """Return its PodDisruptionBudget."""
+        return beside(spec, version)
+
     def content(self, obj: Object) -> str:
-        """Return a digest of all but the share."""
-        spec = llm_inference_service.with_weight(obj, 0)["spec"]
-        return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
+        """Return a digest of all but share and replicas."""
+        return _digest(scaled(llm_inference_service.with_weight(obj, 0), 0)["spec"])
 
     def enforce(self, cluster: Cluster, obj: Object) -> None:
         """Give every member of the group its weight, those that gain first; others get nothing."""
@@ -115,3 +146,15 @@ def _give(cluster: Cluster, service: str, weight: int) -> None:
         except Conflict:
             continue  # its controller wrote meanwhile
         return
+
+
+def beside(spec: ModelSpec, version: Object) -> list[Object]:
+    """Return what a version needs beside its object: one budget if it has replicas, one claim."""
+    found = [budgets.budget(version, spec.replicas)]
+    if spec.hardware.claim == "dra":
+        found.append(claims.template(spec.hardware))
+    return [each for each in found if each is not None]
+
+
+def _digest(spec: Object) -> str:
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]

@@ -66,6 +66,12 @@ def nodes(api: Api) -> list[Object]:
     return sorted(found, key=lambda node: str(node["metadata"]["name"]))
 
 
+def everywhere(api: Api, kind: Kind) -> list[Object]:
+    """Return the objects of a kind of all namespaces, or of the cluster."""
+    found, _ = api.list(Target(kind, "").call("list"))
+    return found
+
+
 def allocatable(node: Object) -> dict[str, str]:
     """Return what pods may ask of a node: `cpu`, `memory`, `nvidia.com/gpu`; nothing if closed."""
     if node["spec"].get("unschedulable"):

@@ -8,7 +8,9 @@ from urllib.parse import quote
 
 from serving.cluster import Kind
 
+_DEVICES = "resource.k8s.io"
 _SERVING, _GATEWAY = "serving.kserve.io", "gateway.networking.k8s.io"
+_ISTIO = "networking.istio.io"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,12 @@ class Resource:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
-        """Return the path of an object, or of all of them without a name."""
+        """Return the path of an object, or of all of them without a name.
+
+        Without a namespace, of all namespaces.
+        """
         root = f"/apis/{self.api_version}" if self.group else f"/api/{self.version}"
-        where = f"namespaces/{quote(namespace, safe='')}" if self.namespaced else ""
+        where = f"namespaces/{quote(namespace, safe='')}" if self.namespaced and namespace else ""
         parts = [root, where, self.plural, quote(name, safe=""), subresource]
         return "/".join(part for part in parts if part)
 
@@ -54,6 +59,7 @@ RESOURCES: Mapping[Kind, Resource] = {
         _SERVING, "v1alpha1", "clusterservingruntimes", namespaced=False
     ),
     "HTTPRoute": Resource(_GATEWAY, "v1", "httproutes"),
+    "VirtualService": Resource(_ISTIO, "v1", "virtualservices"),
     "Gateway": Resource(_GATEWAY, "v1", "gateways"),
     "GatewayClass": Resource(_GATEWAY, "v1", "gatewayclasses", namespaced=False),
     "Lease": Resource("coordination.k8s.io", "v1", "leases"),
@@ -63,6 +69,10 @@ RESOURCES: Mapping[Kind, Resource] = {
     "Pod": Resource("", "v1", "pods"),
     "Event": Resource("", "v1", "events"),
     "Deployment": Resource("apps", "v1", "deployments"),
+    "PodDisruptionBudget": Resource("policy", "v1", "poddisruptionbudgets"),
+    "ResourceClaimTemplate": Resource(_DEVICES, "v1", "resourceclaimtemplates"),
+    "ResourceClaim": Resource(_DEVICES, "v1", "resourceclaims"),
+    "ResourceSlice": Resource(_DEVICES, "v1", "resourceslices", namespaced=False),
     "Node": Resource("", "v1", "nodes", namespaced=False),
     "Namespace": Resource("", "v1", "namespaces", namespaced=False),
     "CustomResourceDefinition": Resource(
@@ -73,6 +83,7 @@ RESOURCES: Mapping[Kind, Resource] = {
 _INSTALL = {
     _SERVING: "KServe's CRDs (charts kserve-crd and kserve-llmisvc-crd)",
     _GATEWAY: "the CRDs of Gateway API (its standard channel)",
+    _ISTIO: "Istio (its chart base)",
 }
 
 

@@ -58,6 +58,9 @@ class Seen:
     edited: str = ""
     """What somebody else changed of route or versions, against the record; empty for nothing."""
 
+    alone: bool = False
+    """The stable version was stopped to make room: there is nothing to compare with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stay:
@@ -125,6 +128,7 @@ def next_action(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> A
                 or _accused(record, verdict, judge)
                 or _held(record, verdict, seen, judge)
                 or _doubted(record, verdict, seen, judge)
+                or _unopposed(record, seen)
                 or _forward(record, verdict, seen, judge)
             )
             leaves = isinstance(action, Shift) and action.phase == "rolling_back"
@@ -200,7 +204,7 @@ def _doubted(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Acti
     """What makes the evidence worthless, or keeps it from coming."""
     if seen.edited:
         return Hold("edited", seen.edited)
-    if record.phase not in ("shadow", "ramp"):
+    if record.phase not in ("shadow", "ramp") or seen.alone:
         return None
     if reason := judge.doubt(verdict):
         return Hold("doubt", reason)
@@ -210,6 +214,17 @@ def _doubted(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Acti
     return None
 
 
+def _unopposed(record: Record, seen: Seen) -> Action | None:
+    """Without a stable version that runs nobody is served, and nothing can be compared."""
+    match record.phase:
+        case "warmup" if seen.alone:  # users warm it
+            return Shift("shadow", 0, "nobody is served until the candidate is")
+        case "shadow" if seen.alone:
+            return Shift("soak", 100, "the stable version was stopped to make room; unproven")
+        case _:
+            return None
+
+
 def _forward(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Action:
     """The way to the next phase, or the deadline of this one."""
     limits, spent_s = judge.policy.deadlines, seen.now - record.entered_at
@@ -217,7 +232,7 @@ def _forward(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Acti
         case "deploying" if seen.ready:
             return Shift("warmup", 0, "the candidate is ready")
         case "deploying":
-            limit_s = judge.policy.ready_timeout_s
+            limit_s = judge.policy.ready_within_s
             return _in_time(spent_s, limit_s, "the candidate is not ready", seen.why)
         case "warmup" if seen.warm:
             return Shift("shadow", 0, "the candidate is warm")

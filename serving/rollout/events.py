@@ -122,11 +122,17 @@ def proving(record: Record, policy: Rollout) -> tuple[Setting | Literal[""], flo
     return ("shadow", PROOF_IN_SHADOW) if record.phase == "shadow" else ("", 0.0)
 
 
-def certificate(policy: Rollout, last: Record, lines: Iterable[str]) -> str:
-    """Return the document that proves how a rollout was decided."""
+def certificate(policy: str, last: Record, lines: Iterable[str]) -> str:
+    """Return the document that proves how a rollout was decided.
+
+    Args:
+        policy: JSON, as it was written when the rollout began.
+        last: The record in the end.
+        lines: The event log; more may be in it.
+    """
     body = {
         "format": FORMAT,
-        "policy": policy.model_dump(),
+        "policy": json.loads(policy),
         "events": [json.loads(event) for event in lineage(last.chain, lines)],
         "last": json.loads(last.to_json()),
     }
@@ -149,7 +155,7 @@ def verify(text: str) -> list[Replayed]:
         replayed = list(_replay(Judge(policy), body["events"]))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as problem:
         raise ConfigurationError(f"not a certificate: {problem}") from problem
-    if last.policy != digest_of(policy):
+    if last.policy != digest_of(json.dumps(body["policy"])):
         raise DigestMismatch("the certificate's policy is not the one the rollout was decided by")
     if not replayed or replayed[-1].record.to_json() != last.to_json():
         raise DigestMismatch("replaying the events does not lead to the record in the end")

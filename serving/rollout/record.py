@@ -125,7 +125,8 @@ _PLAIN = tuple(name for name in Record.__dataclass_fields__ if name not in ("evi
 def first_record(candidate: str, stable: str, policy: Rollout, now: float) -> Record:
     """Return the record of a rollout that begins now, in seconds since the epoch."""
     evidence = Judge(policy).start()
-    return Record(candidate, stable, digest_of(policy), evidence, started_at=now, entered_at=now)
+    digest = digest_of(policy.model_dump_json())
+    return Record(candidate, stable, digest, evidence, started_at=now, entered_at=now)
 
 
 def link(chain: str, event: str) -> str:
@@ -133,9 +134,13 @@ def link(chain: str, event: str) -> str:
     return hashlib.sha256(f"{chain}\n{event}".encode()).hexdigest()
 
 
-def digest_of(policy: Rollout) -> str:
-    """Return the digest of a policy: of everything that a decision depends on."""
-    return hashlib.sha256(policy.model_dump_json().encode()).hexdigest()
+def digest_of(policy: str) -> str:
+    """Return the digest of a policy, as JSON that says everything a decision depends on.
+
+    Of what was written when the rollout began, not of what is understood now: a later Penstock
+    knows more fields, and goes on with a rollout that an earlier one began.
+    """
+    return hashlib.sha256(json.dumps(json.loads(policy), sort_keys=True).encode()).hexdigest()
 
 
 def sparse(counts: Ints) -> dict[str, int]:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock.core.errors import ConfigurationError
-from penstock.core.matrix import judge
 from penstock.core.spec import ModelSpec
 from serving.runtimes.catalog import RUNTIMES, runtime_of
 from serving.runtimes.known import known, options_of
@@ -16,6 +15,10 @@ from serving.runtimes.settings import Entry, Option, Setting, compact, document
 
 _LOAD_BYTES_S = 50e6
 """Weights are read at least this fast: a busy network volume. Local disks do ten times that."""
+
+_ARRIVAL_S, _FOREIGN_ARRIVAL_S = 120.0, 600.0
+"""What comes before: a pod is scheduled, its image pulled. Estimates, for Penstock's own images
+and for those of others, which are far larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +32,11 @@ class Launch:
     """Instead of the runtime's, where `engine.image` names another; empty: the runtime's."""
 
 
-def launch(spec: ModelSpec, artifact: str = "") -> Launch:
+def launch(spec: ModelSpec) -> Launch:
     """Return how the engine of a spec is started.
 
     Args:
         spec: What is served, and how.
-        artifact: Kind of the checkpoint, a name of `penstock.core.matrix`; empty: not known, and
-            the engine reads it from the checkpoint.
 
     Raises:
         ConfigurationError: The engine cannot do it, does not know an option, or is told two things.
@@ -43,9 +44,7 @@ def launch(spec: ModelSpec, artifact: str = "") -> Launch:
     runtime = runtime_of(spec)
     _possible(spec, runtime)
     _counted(spec)
-    if artifact:
-        _runs(artifact, spec, runtime)
-    settings = told(runtime, spec, artifact)
+    settings = told(runtime, spec)
     _further(spec, runtime, settings)
     options = [each for each in settings if isinstance(each, Option)]
     words = [word for each in options for word in each.words()]
@@ -55,15 +54,44 @@ def launch(spec: ModelSpec, artifact: str = "") -> Launch:
     return Launch(runtime, args, _environment(spec, runtime, settings), image)
 
 
-def told(runtime: Runtime, spec: ModelSpec, artifact: str = "") -> list[Setting]:
+def told(runtime: Runtime, spec: ModelSpec) -> list[Setting]:
     """Return everything that a runtime is told about one model."""
     name = [Option("name", runtime.name_option, (spec.name,))] if runtime.name_option else []
-    return [*name, *runtime.settings(spec, artifact)]
+    return [*name, *runtime.settings(spec)]
 
 
 def start_budget_s(runtime: Runtime, weights_bytes: int) -> float:
-    """Return how long a pod may take to start before it is taken for dead."""
+    """Return how long an engine may take to start before it is taken for dead."""
     return runtime.start_s + weights_bytes / _LOAD_BYTES_S
+
+
+def ready_budget_s(spec: ModelSpec, weights_bytes: int) -> float:
+    """Return how long a version may take from its creation until it serves.
+
+    What the spec says; else its pod must arrive, its files be fetched, and its engine start.
+
+    Args:
+        spec: What is served.
+        weights_bytes: Of its checkpoint.
+    """
+    if spec.rollout.ready_timeout_s is not None:
+        return spec.rollout.ready_timeout_s
+    runtime = runtime_of(spec)
+    arrival = _ARRIVAL_S if runtime.own else _FOREIGN_ARRIVAL_S
+    return arrival + weights_bytes / _LOAD_BYTES_S + start_budget_s(runtime, weights_bytes)
+
+
+def patient(spec: ModelSpec, weights_bytes: int) -> ModelSpec:
+    """Return the spec with the time that a version gets to become ready, where it names none.
+
+    Args:
+        spec: What is served.
+        weights_bytes: Of its checkpoint.
+    """
+    found = math.ceil(ready_budget_s(spec, weights_bytes))
+    named = spec.rollout.ready_timeout_s or float(found)
+    rollout = spec.rollout.model_copy(update={"ready_timeout_s": named})
+    return spec.model_copy(update={"rollout": rollout})
 
 
 def probe_failures(seconds: float, period_s: float) -> int:
@@ -103,17 +131,6 @@ def _counted(spec: ModelSpec) -> None:
             f"serving: tensor_parallel {tensor} x pipeline_parallel {stages} is {tensor * stages} "
             f"devices, and hardware.count is {count}",
             hint=f"set hardware.count: {tensor * stages}, or leave tensor_parallel out",
-        )
-
-
-def _runs(artifact: str, spec: ModelSpec, runtime: Runtime) -> None:
-    engine, version = runtime.matrix[place(spec)]
-    fit = judge(artifact, engine, version, spec.hardware.accelerator)
-    if not fit.ok:
-        raise ConfigurationError(
-            f"runtime {spec.engine_name} does not run {artifact} on {spec.hardware.accelerator}: "
-            f"{fit.reason}",
-            hint=f"the nearest that runs there: {fit.nearest}" if fit.nearest else "",
         )
 
 

@@ -12,7 +12,7 @@ from serving.runtimes.signals import Answered, Series
 from serving.runtimes.vllm import OFFLINE
 
 
-def _tgi(spec: ModelSpec, artifact: str) -> Iterator[Setting]:
+def _tgi(spec: ModelSpec) -> Iterator[Setting]:
     wish, (tensor, _) = spec.serving, split(spec)
     yield Option("hardware.count", "--num-shard", (str(tensor),))
     yield from option("serving.context", "--max-total-tokens", wish.context)
@@ -21,8 +21,6 @@ def _tgi(spec: ModelSpec, artifact: str) -> Iterator[Setting]:
         yield Option("serving.kv_cache", "--kv-cache-dtype", ("fp8_e4m3fn",))
     if isinstance(wish.speculative, Ngram):
         yield Option("serving.speculative", "--speculate", (str(wish.speculative.tokens),))
-    if artifact in {"fp8-dynamic", "fp8", "w4a16", "w8a8"}:
-        yield Option("precision", "--quantize", ("compressed-tensors",))
 
 
 TGI = Runtime(

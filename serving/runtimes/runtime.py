@@ -57,8 +57,8 @@ class Runtime:
     known: str
     """File of its options: see `serving.runtimes.known`."""
 
-    settings: Callable[[ModelSpec, str], Iterator[Setting]]
-    """Returns what it is told, of a spec and of the kind of its artifact, if that is known."""
+    settings: Callable[[ModelSpec], Iterator[Setting]]
+    """Returns what it is told of a spec. Not how weights are quantized: it reads that from them."""
 
     can: frozenset[Can]
     """Beside devices."""
@@ -119,7 +119,7 @@ class Runtime:
         return ":" not in self.image
 
 
-def nothing(spec: ModelSpec, artifact: str) -> Iterator[Setting]:  # noqa: ARG001
+def nothing(spec: ModelSpec) -> Iterator[Setting]:  # noqa: ARG001
     """Yield nothing: an engine that is told its model's name at most."""
     yield from ()
 

@@ -11,14 +11,6 @@ from serving.runtimes.settings import MODEL, Option, Setting, adapters, inside, 
 from serving.runtimes.signals import Answered, Series
 from serving.runtimes.vllm import OFFLINE
 
-QUANTIZATION = {
-    "modelopt-fp8": "modelopt_fp8",
-    "modelopt-nvfp4": "modelopt_fp4",
-    **dict.fromkeys(
-        ("fp8-dynamic", "fp8", "fp8-block", "w8a8", "w4a16", "awq", "nvfp4"), "compressed-tensors"
-    ),
-}
-
 
 def _speculative(wish: Serving) -> Iterator[Setting]:
     field, guess = "serving.speculative", wish.speculative
@@ -39,7 +31,7 @@ def _speculative(wish: Serving) -> Iterator[Setting]:
     yield Option(field, "--speculative-num-draft-tokens", (str(guess.tokens + 1),))
 
 
-def _settings(spec: ModelSpec, artifact: str) -> Iterator[Setting]:
+def _settings(spec: ModelSpec) -> Iterator[Setting]:
     wish, (tensor, stages) = spec.serving, split(spec)
     yield Option("hardware.count", "--tp-size", (str(tensor),))
     if stages > 1:
@@ -63,8 +55,6 @@ def _settings(spec: ModelSpec, artifact: str) -> Iterator[Setting]:
     if wish.lora is not None:
         yield Option("serving.lora.max_rank", "--max-lora-rank", (str(wish.lora.max_rank),))
         yield Option("serving.lora", "--lora-paths", adapters(wish.lora.adapters))
-    if artifact in QUANTIZATION:
-        yield Option("precision", "--quantization", (QUANTIZATION[artifact],))
 
 
 SGLANG = Runtime(

@@ -50,7 +50,7 @@ def _shared(spec: ModelSpec) -> Iterator[Setting]:
     yield Entry("", "return_perf_metrics", True)  # without it there are no metrics
 
 
-def _checkpoint(spec: ModelSpec, artifact: str) -> Iterator[Setting]:  # noqa: ARG001
+def _checkpoint(spec: ModelSpec) -> Iterator[Setting]:
     wish, limits = spec.serving, spec.engine
     yield from _shared(spec)
     context = wish.context or limits.max_seq_len
@@ -71,7 +71,7 @@ def _checkpoint(spec: ModelSpec, artifact: str) -> Iterator[Setting]:  # noqa: A
     yield Entry("", "enable_iter_perf_stats", True)
 
 
-def _engine(spec: ModelSpec, artifact: str) -> Iterator[Setting]:  # noqa: ARG001
+def _engine(spec: ModelSpec) -> Iterator[Setting]:
     yield from _shared(spec)
 
 

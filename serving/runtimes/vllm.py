@@ -20,15 +20,6 @@ from serving.runtimes.settings import (
 )
 from serving.runtimes.signals import Answered, Series, Signal
 
-QUANTIZATION = {
-    "modelopt-fp8": "modelopt",
-    "modelopt-nvfp4": "modelopt_fp4",
-    **dict.fromkeys(
-        ("fp8-dynamic", "fp8", "fp8-block", "w8a8", "w4a16", "awq", "nvfp4"), "compressed-tensors"
-    ),
-}
-"""Artifact → what vLLM calls its format; vLLM refuses a checkpoint that says another."""
-
 SERIES: dict[Signal, Series] = {
     "queued": Series("vllm:num_requests_waiting"),
     "running": Series("vllm:num_requests_running"),
@@ -48,7 +39,7 @@ _QUIET = {**OFFLINE, "VLLM_NO_USAGE_STATS": "1", "VLLM_WORKER_MULTIPROC_METHOD":
 _GRAMMARS = "JSON schema, regular expression, choice, grammar"
 
 
-def engine_args(spec: ModelSpec, artifact: str) -> Iterator[tuple[str, str, Any]]:
+def engine_args(spec: ModelSpec) -> Iterator[tuple[str, str, Any]]:
     """Yield what vLLM's engine is told: field of model.yaml, name of the argument, value."""
     wish, (tensor, stages) = spec.serving, split(spec)
     if spec.hardware.accelerator != "cpu":
@@ -65,8 +56,6 @@ def engine_args(spec: ModelSpec, artifact: str) -> Iterator[tuple[str, str, Any]
         yield "serving.lora", "enable_lora", True
         yield "serving.lora.max_rank", "max_lora_rank", _rank(wish.lora.max_rank)
         yield "serving.lora", "max_loras", len(wish.lora.adapters)
-    if artifact in QUANTIZATION:
-        yield "precision", "quantization", QUANTIZATION[artifact]
 
 
 _PLAIN = {
@@ -107,9 +96,9 @@ def _rank(wanted: int) -> int:
     return next(rank for rank in (8, 16, 32, 64, 128, 256, 320, 512) if rank >= wanted)
 
 
-def command_line(spec: ModelSpec, artifact: str, negative: str) -> Iterator[Setting]:
+def command_line(spec: ModelSpec, negative: str) -> Iterator[Setting]:
     """Yield options of `vllm serve`, but for the name; `negative` begins a switch's opposite."""
-    for field, name, value in engine_args(spec, artifact):
+    for field, name, value in engine_args(spec):
         spelling = f"--{name.replace('_', '-')}"
         if value is False:
             yield Option(field, spelling.replace("--enable-", negative))
@@ -129,25 +118,25 @@ def command_line(spec: ModelSpec, artifact: str, negative: str) -> Iterator[Sett
     yield from option("serving.reasoning_parser", "--reasoning-parser", wish.reasoning_parser)
 
 
-def _vllm(spec: ModelSpec, artifact: str) -> Iterator[Setting]:
-    yield from command_line(spec, artifact, "--disable-")
+def _vllm(spec: ModelSpec) -> Iterator[Setting]:
+    yield from command_line(spec, "--disable-")
     yield from option("serving.max_queued", "--max-num-queued-reqs", spec.serving.max_queued)
 
 
-def _huggingface(spec: ModelSpec, artifact: str) -> Iterator[Setting]:
+def _huggingface(spec: ModelSpec) -> Iterator[Setting]:
     if spec.hardware.accelerator == "cpu":  # then without vLLM
         yield from option("serving.context", "--max_model_len", spec.serving.context)
         return
     # how many devices: it takes all it sees, whatever it is told
-    for each in command_line(spec, artifact, "--no-enable-"):
+    for each in command_line(spec, "--no-enable-"):
         if each.field != "hardware.count":
             yield each
 
 
-def _triton(spec: ModelSpec, artifact: str) -> Iterator[Setting]:
+def _triton(spec: ModelSpec) -> Iterator[Setting]:
     yield Entry("", "model", MODEL)
     yield Entry("", "disable_log_stats", False)  # both this and a parameter of Triton's: see below
-    for field, name, value in engine_args(spec, artifact):
+    for field, name, value in engine_args(spec):
         yield Entry(field, name, value)
     wish = spec.serving
     if wish.chat_template is not None:

@@ -67,7 +67,7 @@ def choose(
     if not fitting:
         best = min(tried, key=lambda trial: trial.needed)
         return Refusal(
-            f"{best.name} on {_devices(place)}: {best.why_not}",
+            f"{best.name} on {place}: {best.why_not}",
             tuple(Rejected(trial.name, trial.why_not) for trial in tried),
             tuple(remedies(shape, place, options, wish, others)),
         )
@@ -110,10 +110,6 @@ def require(shape: Shape, place: Place, wish: Wish) -> None:
             f" {', '.join(map(str, sizes))}",
             hint=f"set serving.tensor_parallel: {near} (hardware.count: {near * (pipeline or 1)})",
         )
-
-
-def _devices(place: Place) -> str:
-    return f"{place.count} x {place.gpu.name}"
 
 
 def _second(trial: Trial, taken: Trial) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from penstock.core.hardware import ACCELERATORS
 from serving.sizing.memory import GIB
@@ -32,21 +33,34 @@ def remedies(
         wish: What was asked for.
         others: Precisions that nobody asked for, but that would run there.
     """
+    found = list(_one(shape, place, options, wish, others))
+    yield from found or _both(shape, place, options, wish)
+
+
+def _one(
+    shape: Shape,
+    place: Place,
+    options: Sequence[Option],
+    wish: Wish,
+    others: Sequence[Option],
+) -> Iterator[Change]:
+    """Yield changes to one field."""
     yield from _shorter(shape, place, options, wish)
     yield from _fewer(shape, place, options, wish)
-    if wish.kv_cache == "auto":
-        yield from _so(
-            "serving.kv_cache: fp8", shape, place, options, replace(wish, kv_cache="fp8")
-        )
-    if not wish.memory_share:
-        less = replace(wish, memory_share=_SHARE)
-        yield from _so(f"serving.memory_share: {_SHARE}", shape, place, options, less)
+    cache: Literal["auto", "fp8"] = "fp8" if wish.kv_cache == "auto" else "auto"
+    other_cache = replace(wish, kv_cache=cache)
+    yield from _so(f"serving.kv_cache: {cache}", shape, place, options, other_cache)
+    share = None if wish.memory_share else _SHARE
+    other_share = replace(wish, memory_share=share)
+    told = f"serving.memory_share: {share or 'null'}"
+    yield from _so(told, shape, place, options, other_share)
     for other in others:
         found = list(_so(f"precision: {other.name}", shape, place, [other], wish))
         yield from found
         if found:
             break
-    yield from _more_devices(shape, place, options, wish)
+    if not place.mig:  # parts of a device cannot exchange
+        yield from _more_devices(shape, place, options, wish)
     yield from _other_devices(shape, place, options, wish)
 
 
@@ -82,11 +96,27 @@ def _more_devices(
     shape: Shape, place: Place, options: Sequence[Option], wish: Wish
 ) -> Iterator[Change]:
     free = replace(wish, tensor_parallel=None, pipeline_parallel=None)
+    beside = "" if free == wish else ", without tensor_parallel and pipeline_parallel"
     for count in _COUNTS:
         if count > place.count:
-            found = list(
-                _so(f"hardware.count: {count}", shape, replace(place, count=count), options, free)
-            )
+            more = replace(place, count=count)
+            found = list(_so(f"hardware.count: {count}{beside}", shape, more, options, free))
+            if found:
+                yield from found
+                return
+
+
+def _both(shape: Shape, place: Place, options: Sequence[Option], wish: Wish) -> Iterator[Change]:
+    """Yield the least number of other devices that would do, where no change alone does."""
+    if place.mig:
+        return
+    came = [each for each in options if each.as_it_came]
+    free = replace(wish, tensor_parallel=None, pipeline_parallel=None)
+    for count in _COUNTS:
+        for _, larger in _larger(place):
+            what = f"hardware: {{accelerator: {larger.gpu.name}, count: {count}}}"
+            more = replace(larger, count=count)
+            found = list(_so(what, shape, more, came or options, free))
             if found:
                 yield from found
                 return
@@ -95,24 +125,28 @@ def _more_devices(
 def _other_devices(
     shape: Shape, place: Place, options: Sequence[Option], wish: Wish
 ) -> Iterator[Change]:
-    larger = sorted(
-        (a for a in ACCELERATORS.values() if a.visible_gib > place.gpu.visible_gib),
-        key=lambda a: (a.visible_gib, a.name),
-    )
     came = [each for each in options if each.as_it_came]  # the matrix was asked for this device
-    for gpu in larger:
-        found = list(
-            _so(
-                f"hardware.accelerator: {gpu.name}",
-                shape,
-                replace(place, gpu=gpu),
-                came or options,
-                wish,
-            )
-        )
+    for what, larger in _larger(place):
+        found = list(_so(what, shape, larger, came or options, wish))
         if found:
             yield from found
             return
+
+
+def _larger(place: Place) -> list[tuple[str, Place]]:
+    """Return devices with more memory, the smallest first; instead of a part, larger parts."""
+    whole = ACCELERATORS[place.gpu.name]
+    if place.mig:
+        found = [(name, replace(place, gpu=whole.slice(name), mig=name)) for name in whole.mig]
+        found = [(f"hardware.mig: {name}", part) for name, part in found]
+        found.append(("hardware.mig: null", replace(place, gpu=whole, mig="")))
+    else:
+        found = [
+            (f"hardware.accelerator: {each.name}", replace(place, gpu=each))
+            for each in ACCELERATORS.values()
+        ]
+    larger = [each for each in found if each[1].gpu.visible_gib > place.gpu.visible_gib]
+    return sorted(larger, key=lambda each: (each[1].gpu.visible_gib, each[0]))
 
 
 def _so(

@@ -42,8 +42,15 @@ class Place:
     """What one replica runs on."""
 
     gpu: Accelerator
+    """One device, or the part of it that a replica gets."""
+
     count: int = 1
     engine: str = "vllm"
+    mig: str = ""
+    """Profile of that part; empty for whole devices."""
+
+    def __str__(self) -> str:
+        return f"{self.count} x {self.gpu.name}{f' ({self.mig})' if self.mig else ''}"
 
 
 @dataclass(frozen=True, slots=True)

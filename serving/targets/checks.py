@@ -9,6 +9,7 @@ from typing import Any
 from penstock.core.checks import Check
 from penstock.core.spec import KServe, ModelSpec
 from serving.cluster import Kind, Object
+from serving.gpus.offers import Offer, suitable
 from serving.kserve import runtimes, standard
 from serving.kserve.facts import Facts, Gateway, Storage
 from serving.kube.calls import Verb
@@ -16,26 +17,34 @@ from serving.kube.calls import Verb
 OLDEST_KSERVE = (0, 17)
 """The first whose Standard mode is called so."""
 
+ISTIO_GATEWAY = ("ingressGateway", "knative-serving/knative-ingress-gateway")
+"""KServe's setting that names an Istio Gateway, and what it is unless somebody says otherwise."""
+
 SPLITS_CANARY = (0, 21)
 """The first whose `spec.canary[]` splits traffic: kserve#5912 came after 0.20."""
+
+_PRODUCTS: Mapping[Kind, str] = {"HTTPRoute": "Gateway API", "VirtualService": "Istio"}
 
 _ROUTES: Mapping[str, tuple[Kind, ...]] = {
     "route": ("InferenceService", "HTTPRoute"),
     "llmisvc": ("LLMInferenceService", "HTTPRoute"),
+    "istio": ("InferenceService", "VirtualService"),
     "standard": ("InferenceService", "HTTPRoute"),
 }
 
-SERVING: Mapping[Kind, tuple[Verb, ...]] = {
-    "InferenceService": ("get", "list", "watch", "create", "delete"),
+SERVING: dict[Kind, tuple[Verb, ...]] = {
+    "InferenceService": ("get", "list", "watch", "create", "update", "delete"),
     "LLMInferenceService": ("get", "list", "watch", "create", "update", "delete"),
     "ServingRuntime": ("get",),
 }
 """What a mechanism needs of its own kinds; `deploy/runner` grants both mechanisms' rights."""
 
-RIGHTS: Mapping[Kind, tuple[Verb, ...]] = {
+RIGHTS: dict[Kind, tuple[Verb, ...]] = {
     "HTTPRoute": ("get", "list", "create", "update"),
     "Lease": ("get", "create", "update", "delete"),
     "ConfigMap": ("get", "list", "create", "update", "delete"),
+    "PodDisruptionBudget": ("get", "create"),
+    "ResourceClaimTemplate": ("get", "create"),
     "Pod": ("list",),
     "Event": ("list",),
 }
@@ -68,7 +77,10 @@ class Found:
     """What the account would need to be allowed, of what was asked."""
 
     gpus: int | None = None
-    """NVIDIA devices that all nodes can give; None where nodes cannot be listed."""
+    """Devices that all nodes can give; None where nodes cannot be listed."""
+
+    offers: tuple[Offer, ...] | None = None
+    """What devices these are; None likewise."""
 
     canaries: tuple[tuple[Object, Object], ...] = ()
     """InferenceServices with a candidate that serves, each with KServe's HTTPRoute of it."""
@@ -86,8 +98,10 @@ def rights_for(chosen: str) -> list[Right]:
     """Return what an account must be allowed, by how traffic is split."""
     other: Kind = "InferenceService" if chosen == "llmisvc" else "LLMInferenceService"
     unused = {other, "ServingRuntime"} if chosen == "llmisvc" else {other}
-    needed = {kind: verbs for kind, verbs in SERVING.items() if kind not in unused}
-    return [(verb, kind) for kind, verbs in (needed | dict(RIGHTS)).items() for verb in verbs]
+    needed = {kind: verbs for kind, verbs in (SERVING | RIGHTS).items() if kind not in unused}
+    if chosen == "istio":
+        needed["VirtualService"] = needed.pop("HTTPRoute")
+    return [(verb, kind) for kind, verbs in needed.items() for verb in verbs]
 
 
 def facts_of(found: Found, where: KServe, storage: Storage) -> Facts:
@@ -102,6 +116,7 @@ def facts_of(found: Found, where: KServe, storage: Storage) -> Facts:
         storage=storage,
         registry=where.images or "",
         runtime_class=where.runtime_class or "",
+        offers=found.offers or (),
     )
 
 
@@ -121,7 +136,7 @@ def checks(found: Found, where: KServe, model: ModelSpec | None = None) -> Itera
     if chosen == "standard":
         yield _standard(found)
         yield from (standard.split(*pair) for pair in found.canaries)
-    yield from _gateway(found, where)
+    yield from _istio(found, where) if chosen == "istio" else _gateway(found, where)
     if model is not None:
         yield _runtime(found, where, chosen, model)
         yield _devices(found, model)
@@ -129,8 +144,9 @@ def checks(found: Found, where: KServe, model: ModelSpec | None = None) -> Itera
 
 def gateway_of(where: KServe, ingress: Mapping[str, Any]) -> tuple[str, str]:
     """Return namespace and name of the Gateway: the spec's, KServe's, or KServe's default."""
-    default = f"{Gateway().namespace}/{Gateway().name}"
-    text = where.gateway or ingress.get("kserveIngressGateway") or default
+    own = ("kserveIngressGateway", f"{Gateway().namespace}/{Gateway().name}")
+    key, default = ISTIO_GATEWAY if where.mode == "istio" else own
+    text = where.gateway or ingress.get(key) or default
     namespace, _, name = text.partition("/")
     return namespace, name
 
@@ -146,7 +162,7 @@ def address_of(found: Found, where: KServe) -> str:
 def _kinds(found: Found, chosen: str) -> Iterator[Check]:
     for kind in _ROUTES[chosen]:
         versions = found.kinds.get(kind, ())
-        product = "Gateway API" if kind == "HTTPRoute" else "KServe"
+        product = _PRODUCTS.get(kind, "KServe")
         yield Check(
             kind,
             bool(versions),
@@ -175,6 +191,17 @@ def _standard(found: Found) -> Check:
         else f"KServe {told} deploys spec.canary but sends it no traffic (kserve#5912 came after "
         "0.20)",
         "leave target.kserve.mode at auto: mode route works with every KServe",
+    )
+
+
+def _istio(found: Found, where: KServe) -> Iterator[Check]:
+    """Istio's Gateways have no status: that one routes is seen when it answers."""
+    yield Check("gateway", True, "/".join(gateway_of(where, found.ingress)))
+    yield Check(
+        "gateway address",
+        bool(where.address),
+        where.address or "an Istio Gateway does not say where it is",
+        "set target.kserve.address to the URL of istio-ingressgateway as seen from here",
     )
 
 
@@ -236,14 +263,33 @@ def _runtime(found: Found, where: KServe, chosen: str, model: ModelSpec) -> Chec
 
 
 def _devices(found: Found, model: ModelSpec) -> Check:
-    wanted = runtimes.devices(model)
-    if not wanted or found.gpus is None:
-        return Check("gpus", True, "none wanted" if not wanted else "nodes cannot be listed")
+    """What can never fit; what is free now is asked when a candidate comes (serving.gpus.surge)."""
+    wanted, asked = runtimes.devices(model), model.hardware
+    if not wanted:
+        return Check("gpus", True, "none wanted")
+    if asked.claim == "dra":
+        there = bool(found.kinds.get("ResourceClaimTemplate"))
+        told = "by ResourceClaims" if there else "the cluster does not serve ResourceClaims"
+        return Check("gpus", there, told, "leave out hardware.claim, or use Kubernetes 1.34")
+    if found.offers is None or model.rollout.surge == "unchecked":
+        seen = "nodes cannot be listed" if found.offers is None else "rollout.surge is unchecked"
+        return Check("gpus", True, f"not looked at: {seen}")
+    part = f" {asked.mig}" if asked.mig else "" if asked.sharing == "none" else f" {asked.sharing}"
+    most = max((each.count for each in suitable(found.offers, asked)), default=0)
+    if not most:
+        kinds = ", ".join(f"{o.count} x {o.product or o.resource}" for o in found.offers)
+        return Check(
+            "gpus",
+            False,
+            f"no node offers {asked.accelerator}{part}; at most on one node: {kinds or 'none'}",
+            "set hardware to what is there, or add nodes, and the device plugin that announces "
+            "them (docs/gpus.md)",
+        )
     return Check(
         "gpus",
-        found.gpus >= wanted,
-        f"{found.gpus} on all nodes, {wanted} wanted per replica",
-        "add nodes with GPUs, or the device plugin that announces them",
+        most >= wanted,
+        f"{wanted} x {asked.accelerator}{part} wanted in one node, the largest has {most}",
+        f"set hardware.count: {most}; a replica over several nodes is not written yet",
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+import httpx
+
 from penstock.core.checks import refuse
 from penstock.core.errors import ConfigurationError
 from penstock.core.manifest import Manifest
@@ -16,15 +18,17 @@ from serving import kube
 from serving.cluster import Object
 from serving.controller import record_of
 from serving.doors import Door
-from serving.headers import SERVICE
-from serving.kserve import http_route, llm_inference_service
+from serving.gpus.surge import Beside, Candidate, Decision, Stable, decide
+from serving.headers import SERVICE, WEIGHTS
+from serving.kserve import http_route, llm_inference_service, runtimes, virtual_service
 from serving.kserve.facts import Facts, Storage
-from serving.kserve.traffic import LlmTraffic, RouteTraffic
+from serving.kserve.inference_service import AUTOSCALER
+from serving.kserve.traffic import IstioTraffic, LlmTraffic, RouteTraffic
 from serving.kube import KubernetesCluster
 from serving.kube.calls import Target as ApiTarget
 from serving.kube.errors import Forbidden, Unreachable
 from serving.kube.patience import Patience
-from serving.manifests import NAME, VERSION, version_of
+from serving.manifests import NAME, VERSION, replicas_of, version_of
 from serving.sources.pods import PodCounters, Scraper
 from serving.sources.replay import Load, Prompt
 from serving.sources.world import ObservedWorld, Place
@@ -33,6 +37,8 @@ from serving.targets.diagnosis import sentence, warning
 from serving.targets.scrape import PodScraper, PrometheusScraper, prometheus
 from serving.targets.target import MAX_NEW_TOKENS, prompts_from_json, prompts_to_json
 from serving.traffic import Traffic
+
+_ASKED_S = 5.0
 
 PATIENCE = Patience(total_s=10.0)
 """Less than a lease lasts: who cannot write must not believe for longer that it is its turn."""
@@ -85,7 +91,7 @@ class ClusterTarget:
         """What names it to other commands; mode `standard` has no rollouts there."""
         where = self.where
         context = f" --context {where.context}" if where.context else ""
-        mode = f" --mode {where.mode}" if where.mode in ("route", "llmisvc") else ""
+        mode = f" --mode {where.mode}" if where.mode in ("route", "llmisvc", "istio") else ""
         return f"{context} --namespace {where.namespace}{mode}"
 
     @property
@@ -102,7 +108,9 @@ class ClusterTarget:
     def traffic(self) -> Traffic:
         """The mechanism that the spec names, or the best that the cluster can do."""
         chosen = checks.mechanism(self.found, self.where)
-        return LlmTraffic(self.facts) if chosen == "llmisvc" else RouteTraffic(self.facts)
+        if chosen == "llmisvc":
+            return LlmTraffic(self.facts)
+        return IstioTraffic(self.facts) if chosen == "istio" else RouteTraffic(self.facts)
 
     @cached_property
     def log(self) -> configmaps.ConfigMapLog:
@@ -115,6 +123,30 @@ class ClusterTarget:
         refuse(checks.checks(found, self.where, model))
         if self.where.prometheus:
             refuse([prometheus(self.where.prometheus, self.where.namespace)])
+
+    def surge(self, model: ModelSpec, service: str, stable: str) -> Decision:
+        """Return what the cluster has room for; what cannot be seen hinders nothing.
+
+        A candidate that finds no devices waits, and is rolled back; who is served stays.
+        """
+        if not runtimes.devices(model):
+            return Beside("no devices are wanted")
+        if model.rollout.surge == "unchecked":
+            return Beside("not looked at: rollout.surge is unchecked")
+        seen = probe.devices(self.cluster, model.hardware)
+        if seen is None:
+            return Beside("not known whether it fits: nodes or pods cannot be listed")
+        wanted = seen.wanted(self.facts.offers)
+        candidate = Candidate(service, model.replicas, wanted)
+        lender = self._lender(stable, seen.held(self.pods(stable), wanted)) if stable else None
+        return decide(seen.inventory, lender, candidate, model.rollout)
+
+    def _lender(self, stable: str, held: tuple[tuple[str, int], ...]) -> Stable | None:
+        """Return the version that is served, if its replicas are ours to move."""
+        obj = self.cluster.get(self.traffic.served, stable)
+        if obj is None or obj["metadata"].get("annotations", {}).get(AUTOSCALER) != "none":
+            return None
+        return Stable(stable, replicas_of(obj), held)
 
     def storage_for(self, manifest: Manifest, *, as_it_came: bool) -> str:
         """Return the spec's storage, or the Hub for what came from there as it is."""
@@ -139,9 +171,11 @@ class ClusterTarget:
 
     def observed(self, name: str) -> Mapping[str, int]:
         """Return the weights that the gateway has accepted."""
-        obj = self.cluster.get("HTTPRoute", name)
+        obj = self.cluster.get(self.traffic.carrier, name)
         if obj is None:
             return {}
+        if isinstance(self.traffic, IstioTraffic):
+            return virtual_service.observed(obj, _answered_by(self.door(name)))
         if isinstance(self.traffic, RouteTraffic):
             return http_route.observed(obj, self.facts)
         names = map(llm_inference_service.route_name, self.traffic.weights_of(obj))
@@ -227,6 +261,17 @@ class ClusterDoors:
         return Door(f"{self.users.url}/v1/models", self.users.headers)
 
 
+def _answered_by(door: Door) -> str | None:
+    """Return by which weights a gateway says that it routes users; None while it says nothing."""
+    try:
+        answer = httpx.get(f"{door.url}/v1/models", headers=door.headers, timeout=_ASKED_S)
+    except httpx.HTTPError:
+        return None
+    return str(answer.headers[WEIGHTS]) if WEIGHTS in answer.headers else None
+
+
 def _selector(service: str) -> str:
-    name = service.rpartition("-v")[0]
-    return f"{NAME}={name},{VERSION}={version_of(service)}"
+    version = version_of(service)
+    if not version:  # adopted: it has KServe's labels only
+        return f"serving.kserve.io/inferenceservice={service}"
+    return f"{NAME}={service.rpartition('-v')[0]},{VERSION}={version}"

@@ -14,6 +14,7 @@ from penstock.core.settings import Settings
 from penstock.core.spec import ModelSpec, Rollout
 from serving.controller import FileLog, record_of
 from serving.doors import Door, GatewayDoors
+from serving.gpus.surge import Beside, Decision
 from serving.local import lifecycle
 from serving.local.objects import SqliteCluster
 from serving.local.requestlog import RequestLog
@@ -72,6 +73,10 @@ class LocalTarget:
                 waited_s=0,
                 hint="penstock local up",
             )
+
+    def surge(self, model: ModelSpec, service: str, stable: str) -> Decision:  # noqa: ARG002
+        """Return that nothing keeps it: the CPU engine has no devices."""
+        return Beside("no devices are wanted")
 
     def door(self, name: str) -> Door:  # noqa: ARG002 - one gateway for all
         """Return the gateway's URL."""

@@ -12,16 +12,35 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from penstock.core.spec import KServe
+from penstock.core.spec import Hardware, KServe
 from serving.cluster import Kind, Object
+from serving.gpus import claims
+from serving.gpus.devices import Devices, with_claims
+from serving.gpus.inventory import inventory_of
+from serving.gpus.offers import devices as of_resources
+from serving.gpus.offers import offers_of
 from serving.kserve import runtimes, standard
 from serving.kube import KubernetesCluster
-from serving.kube.discovery import allocatable, may, nodes, served, server_version
+from serving.kube.discovery import (
+    allocatable,
+    everywhere,
+    may,
+    nodes,
+    served,
+    server_version,
+)
 from serving.targets.checks import Found, gateway_of, mechanism, rights_for
 
 _CONFIG, _CONFIG_NAMESPACE = "inferenceservice-config", "kserve"
 _MANAGER = "kserve-controller-manager"
-_KINDS: tuple[Kind, ...] = ("InferenceService", "LLMInferenceService", "HTTPRoute", "Gateway")
+_KINDS: tuple[Kind, ...] = (
+    "InferenceService",
+    "LLMInferenceService",
+    "HTTPRoute",
+    "VirtualService",
+    "Gateway",
+    "ResourceClaimTemplate",
+)
 
 
 def look(cluster: KubernetesCluster, where: KServe, *, rights: bool = False) -> Found:
@@ -41,10 +60,11 @@ def look(cluster: KubernetesCluster, where: KServe, *, rights: bool = False) -> 
     config = _unless_denied(lambda: _in(cluster, _CONFIG_NAMESPACE).get("ConfigMap", _CONFIG))
     ingress = json.loads(config["data"].get("ingress", "{}")) if config else {}
     gateway = None
-    if kinds["Gateway"]:
+    if kinds["Gateway"] and where.mode != "istio":
         namespace, name = gateway_of(where, ingress)
         gateway = _unless_denied(lambda: _in(cluster, namespace).get("Gateway", name))
     manager = _unless_denied(lambda: _in(cluster, _CONFIG_NAMESPACE).get("Deployment", _MANAGER))
+    there = _unless_denied(lambda: nodes(api))
     found = Found(
         server=server_version(api),
         kinds=kinds,
@@ -54,7 +74,8 @@ def look(cluster: KubernetesCluster, where: KServe, *, rights: bool = False) -> 
         runtimes={
             each.runtime: _there(cluster, each.runtime) for each in runtimes.ENGINES.values()
         },
-        gpus=_unless_denied(lambda: _gpus(cluster)),
+        gpus=None if there is None else sum(map(_gpus, there)),
+        offers=None if there is None else offers_of(there),
     )
     if mechanism(found, where) == "standard" and kinds["InferenceService"]:
         found = replace(found, canaries=_unless_denied(lambda: _canaries(cluster)) or ())
@@ -63,6 +84,26 @@ def look(cluster: KubernetesCluster, where: KServe, *, rights: bool = False) -> 
     needed = rights_for(mechanism(found, where))
     missing = (right for right in needed if not may(api, *right, cluster.namespace))
     return replace(found, missing=tuple(missing))
+
+
+def devices(cluster: KubernetesCluster, hardware: Hardware) -> Devices | None:
+    """Return what is free on a cluster; None where that may not be read.
+
+    It takes nodes, and the pods of all namespaces; with claims, these and the slices, too.
+    """
+    api = cluster.api
+    there = _unless_denied(lambda: nodes(api))
+    pods = _unless_denied(lambda: everywhere(api, "Pod"))
+    if there is None or pods is None:
+        return None
+    found = inventory_of(there, pods)
+    if hardware.claim == "dra":
+        slices = _unless_denied(lambda: everywhere(api, "ResourceSlice"))
+        made = _unless_denied(lambda: everywhere(api, "ResourceClaim"))
+        if slices is None or made is None:
+            return None
+        found = with_claims(found, claims.free(slices, made, hardware))
+    return Devices(found, hardware)
 
 
 def _canaries(cluster: KubernetesCluster) -> tuple[tuple[Object, Object], ...]:
@@ -82,9 +123,8 @@ def _is_there(cluster: KubernetesCluster, kind: Kind, name: str) -> bool:
     return cluster.get(kind, name) is not None
 
 
-def _gpus(cluster: KubernetesCluster) -> int:
-    every = (allocatable(node).get("nvidia.com/gpu", "0") for node in nodes(cluster.api))
-    return sum(map(int, every))
+def _gpus(node: Object) -> int:
+    return sum(of_resources(allocatable(node)).values())
 
 
 def _in(cluster: KubernetesCluster, namespace: str) -> KubernetesCluster:

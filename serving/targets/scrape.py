@@ -13,12 +13,12 @@ from serving.cluster import Object
 from serving.kube import KubernetesCluster
 from serving.kube.calls import Call, Target
 from serving.kube.kinds import RESOURCES
+from serving.runtimes.runtime import PORT
 from serving.sources.counters import Sample
 from serving.sources.pods import Pod, samples_of
 
 _TIMEOUT_S = 3.0
 _CONNECT_S = 1.0
-_PORT = 8080
 _SCRAPE = "does it scrape pods that are annotated prometheus.io/scrape, with those two labels?"
 _ENGINES = (
     *("penstock_users_", "vllm:", "sglang:", "trtllm_", "nv_", "tgi_"),
@@ -174,8 +174,8 @@ def _asked(http: httpx.Client, url: str, query: str) -> list[dict[str, Any]]:
 
 def pod_of(obj: Object, service: str) -> Pod:
     """Return what is needed of a pod."""
-    status, annotations = obj.get("status", {}), obj["metadata"].get("annotations", {})
-    port = annotations.get("prometheus.io/port") or _port(obj["spec"]["containers"])
+    status = obj.get("status", {})
+    port = _annotated(obj, "port") or _port(obj["spec"]["containers"])
     conditions = {each["type"]: each["status"] for each in status.get("conditions", [])}
     return Pod(
         uid=obj["metadata"]["uid"],
@@ -183,13 +183,23 @@ def pod_of(obj: Object, service: str) -> Pod:
         service=service,
         address=f"{status.get('podIP', '')}:{port}",
         ready=conditions.get("Ready") == "True" and bool(status.get("podIP")),
-        path=annotations.get("prometheus.io/path", "/metrics"),
+        path=_annotated(obj, "path") or "/metrics",
     )
+
+
+def _annotated(obj: Object, what: str) -> str:
+    """Return what a pod says of its metrics; in KServe's words if it does not in Prometheus'.
+
+    KServe hands its own on from the runtime, so pods that Penstock did not write have them too.
+    """
+    annotations = obj["metadata"].get("annotations", {})
+    names = (f"prometheus.io/{what}", f"prometheus.kserve.io/{what}")
+    return next((str(annotations[name]) for name in names if name in annotations), "")
 
 
 def _port(containers: Sequence[Object]) -> int:
     ports = [port["containerPort"] for each in containers for port in each.get("ports", [])]
-    return int(ports[0]) if ports else _PORT
+    return int(ports[0]) if ports else PORT
 
 
 def _silent(

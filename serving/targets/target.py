@@ -12,6 +12,7 @@ from serving.cluster import Cluster
 from serving.completer import Message
 from serving.controller import EventLog
 from serving.doors import Door
+from serving.gpus.surge import Decision
 from serving.sources.live import Counters
 from serving.sources.replay import Prompt
 from serving.sources.world import ObservedWorld
@@ -80,6 +81,16 @@ class Target(Protocol):
 
     def require(self, model: ModelSpec) -> None:
         """Raise what keeps a model from being served there, with the fix."""
+        ...
+
+    def surge(self, model: ModelSpec, service: str, stable: str) -> Decision:
+        """Return whether a candidate finds its devices beside what is served, and what else may be.
+
+        Args:
+            model: The spec.
+            service: The candidate's.
+            stable: The version that is served; empty for the first one.
+        """
         ...
 
     def door(self, name: str) -> Door:

@@ -99,8 +99,8 @@ class Stage:
     @property
     def options(self) -> list[str]:
         """What commands are told of the place."""
-        prometheus = self.more.get("prometheus")
-        told = ["--prometheus", prometheus] if prometheus else []
+        known = {each: self.more[each] for each in ("prometheus", "address") if each in self.more}
+        told = [word for each, value in known.items() for word in (f"--{each}", value)]
         return ["--namespace", self.namespace, "--mode", self.mode, *told]
 
     @property

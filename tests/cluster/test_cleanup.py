@@ -16,7 +16,7 @@ from tests.cluster.places import REPOSITORY, Place
 from tests.cluster.traces import Traces, command, left, traces
 from tests.cluster.waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.enable_socket]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.enable_socket]
 
 PLACE = Place("cleanup")
 _SECONDS = 600

@@ -24,7 +24,7 @@ from tests.cluster.served import kubectl
 from tests.cluster.stage import PATIENT, Stage
 from tests.cluster.waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.enable_socket]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.enable_socket]
 
 _DEPLOY = REPOSITORY / "deploy"
 

@@ -24,7 +24,7 @@ from tests.cluster.control_plane import ControlPlane, binaries, control_plane, u
 from tests.contract import test_cluster as contract
 from tests.contract.test_cluster import CONFIG_MAP, LEASE, _route, _spec
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
 # every promise of the contract is kept here too, whatever is added to it
 globals().update({name: test for name, test in vars(contract).items() if name.startswith("test_")})

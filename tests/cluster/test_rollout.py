@@ -10,7 +10,7 @@ import pytest
 from serving.rollout import events
 from tests.cluster.stage import NAME, POLICY, Stage
 
-pytestmark = [pytest.mark.cluster, pytest.mark.enable_socket]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.enable_socket]
 
 
 @pytest.fixture(params=["route", "llmisvc"])
@@ -29,7 +29,7 @@ def test_a_good_candidate_is_promoted_without_a_failed_request(stage: Stage) -> 
         assert stage.gone("m-v1")
     assert users.failures == []
     assert users.asked > 100
-    text = events.certificate(POLICY, stage.record, stage.target.log.lines(NAME))
+    text = events.certificate(POLICY.model_dump_json(), stage.record, stage.target.log.lines(NAME))
     assert events.verify(text)[-1].record.phase == "promoted"
 
 

@@ -24,7 +24,7 @@ from tests.cluster.stage import NAME, POLICY, Stage
 from tests.cluster.waiting import until
 from tests.fakes.tiny_model import Shape, make_tiny_model
 
-pytestmark = [pytest.mark.cluster, pytest.mark.enable_socket]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.enable_socket]
 
 PATIENT = POLICY.model_copy(update={"ready_timeout_s": 300.0})
 """How long a pod takes to start is no matter here."""

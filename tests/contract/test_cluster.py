@@ -1,4 +1,4 @@
-"""What every `Cluster` promises: on this laptop, in memory, over a fake API server.
+"""What every `Cluster` promises: on this laptop, in files, in memory, over a fake API server.
 
 tests/cluster/test_kube_adapter.py runs the same on a real one, so the objects are such as a real
 API server takes; `_route` names what it would add by itself.
@@ -15,17 +15,20 @@ import pytest
 
 from penstock.core.errors import Conflict
 from serving.cluster import Cluster, Kind, Object
+from serving.gitops.folder import FolderCluster
 from serving.local.objects import SqliteCluster
 from tests.fakes.apiserver import api_server
 from tests.fakes.cluster import MemoryCluster
 
 
-@pytest.fixture(params=["sqlite", "memory", "api server"])
+@pytest.fixture(params=["sqlite", "folder", "memory", "api server"])
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
     if request.param == "memory":
         yield MemoryCluster()
     elif request.param == "sqlite":
         yield SqliteCluster(tmp_path / "cluster.db")
+    elif request.param == "folder":
+        yield FolderCluster(tmp_path / "manifests")
     else:
         with api_server(tmp_path) as server, server.cluster() as kubernetes:
             yield kubernetes

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from aiohttp import web
 
 from registry.mirror import application
 
-Fault = Literal["", "cut", "altered"]
+Fault = Literal["", "cut", "altered", "whole"]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -26,6 +26,8 @@ class Network:
 
     def __init__(self) -> None:
         self.ranges: list[str] = []
+        self.sent = 0
+        """Bytes, with the fault `whole`."""
 
 
 @contextmanager
@@ -61,6 +63,8 @@ def _application(root: Path, network: Network) -> web.Application:
             network.ranges.append(request.headers.get("Range", ""))
         if not weights or not network.fault:
             return await handler(request)
+        if network.fault == "whole":  # as proxies that know no ranges
+            return await _whole(request, network)
         content = (root / "acme/large" / request.match_info["path"]).read_bytes()
         response = web.StreamResponse()
         response.content_length = len(content)
@@ -75,6 +79,18 @@ def _application(root: Path, network: Network) -> web.Application:
 
     app.middlewares.append(faults)
     return app
+
+
+async def _whole(request: web.Request, network: Network) -> web.StreamResponse:
+    """Send a gigabyte, whatever part of it was asked for, until nobody listens."""
+    response = web.StreamResponse()
+    response.content_length = 1 << 30
+    await response.prepare(request)
+    with suppress(ConnectionError):
+        while network.sent < response.content_length:
+            await response.write(bytes(1 << 16))
+            network.sent += 1 << 16
+    return response
 
 
 def _reset(request: web.Request) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,14 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
+from components.steps import planning
+from components.steps.verbs import spec_of
 from penstock.cli.app import app
 from penstock.core.errors import (
     AccessDenied,
     CheckpointBroken,
     ConfigurationError,
+    HubError,
     LifecycleError,
     PolicyRefused,
 )
@@ -27,6 +33,7 @@ from registry.headers import look
 from registry.pull import Hub
 from serving.local import lifecycle
 from serving.manifests import Release, route
+from serving.runtimes.launch import launch
 from serving.traffic import LocalTraffic
 from tests.fakes.hub import Network, hub
 from tests.unit.serving.sizing.checkpoints import tensors
@@ -135,19 +142,115 @@ def test_headers_are_read_by_ranges_and_nothing_else(home: Path, network: Networ
     network.ranges.clear()
     result = _plan(home, **GPU)
     assert result.exit_code == 0, result.output
-    assert network.ranges == ["bytes=0-100000"] * 2
+    assert network.ranges == ["bytes=0-7", *["bytes=0-100000"] * 2]
     assert "8.03 B parameters" in result.output
     assert "vllm on 1 x nvidia-l40s, bf16, tp 1" in result.output
     assert "nothing runs under this name" in result.output
+
+
+def test_it_takes_two_seconds_of_a_processor_at_most(home: Path) -> None:
+    path = home / "model.yaml"
+    path.write_text(json.dumps({"name": "acme", "source": "hf://acme/chat", **GPU}))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    words = [sys.executable, "-m", "penstock.cli", "plan", str(path)]
+    subprocess.run(words, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+    assert spent < 2.0
 
 
 def test_a_long_header_is_read_whole(endpoint: str, network: Network) -> None:
     network.ranges.clear()
     found = look(ModelRef.parse("hf://acme/long"), Hub(endpoint))
     assert len(found.tensors) == 400
-    first, second = network.ranges
-    assert first == "bytes=0-100000"
+    asked, first, second = network.ranges
+    assert (asked, first) == ("bytes=0-7", "bytes=0-100000")
     assert second.startswith("bytes=8-")
+
+
+@pytest.fixture
+def whole(network: Network) -> Iterator[Network]:
+    network.fault, network.sent = "whole", 0
+    yield network
+    network.fault = ""
+
+
+def test_a_mirror_without_ranges_is_told_and_not_downloaded(home: Path, whole: Network) -> None:
+    problem = _problem(_plan(home, **GPU))
+    assert isinstance(problem, HubError)
+    assert "sends no parts of files" in str(problem)
+    assert "HF_ENDPOINT" in problem.hint
+    assert whole.sent < 1 << 26
+
+
+ON_CLUSTER = {**GPU, "target": {"kserve": {}}}
+
+
+def _planned(endpoint: str, **fields: Any) -> tuple[ModelSpec, dict[str, Any]]:
+    spec = ModelSpec.model_validate({"name": "acme", "source": "hf://acme/chat", **fields})
+    return planning.plan(spec, spec.ref, Hub(endpoint))
+
+
+def test_a_run_serves_what_the_plan_chose(endpoint: str, home: Path) -> None:
+    small = {"hardware": {"accelerator": "nvidia-l4"}, "target": {"kserve": {}}}
+    chosen, told = _planned(endpoint, **small)
+    planned = json.loads(_plan(home, "--output", "json", hardware=small["hardware"]).output)
+    assert (chosen.runtime, chosen.precision) == ("vllm", ())
+    assert chosen.serving.context == planned["context"] < 131_072
+    assert told["made"]
+    assert f"fits: {told['told']}" in planned["reasons"]
+    assert set(told["reasons"]) <= set(planned["reasons"])
+
+
+def test_later_steps_read_what_was_chosen(endpoint: str) -> None:
+    spec = ModelSpec.model_validate({"name": "acme", "source": "hf://acme/chat", **ON_CLUSTER})
+    chosen, told = planning.plan(spec, spec.ref, Hub(endpoint))
+    resolved = json.dumps({"plan": told, "chosen": planning.chosen(chosen)})
+    assert spec_of(spec.to_json(), resolved) == chosen
+    assert spec_of(spec.to_json(), json.dumps({"source": "x"})) == spec
+    words = launch(chosen).args
+    assert "--max-model-len=131072" in words
+    assert "--max-num-seqs=256" in words
+
+
+def test_a_run_without_headers_goes_on_and_says_so(endpoint: str, whole: Network) -> None:
+    chosen, told = _planned(endpoint, **ON_CLUSTER)
+    assert not told["made"]
+    assert told["told"].startswith("not planned, vllm by default: ")
+    assert "sends no parts of files" in told["told"]
+    assert (chosen.runtime, chosen.precision, chosen.serving.context) == ("vllm", (), None)
+    assert whole.sent < 1 << 26
+
+
+def test_devices_that_sizing_does_not_know_are_served_by_default(endpoint: str) -> None:
+    amd = {"hardware": {"accelerator": "amd-mi300x-192gb"}, "target": {"kserve": {}}}
+    chosen, told = _planned(endpoint, **amd)
+    assert "knows amd-mi300x-192gb" in told["told"]
+    assert chosen.runtime == "vllm"
+
+
+def test_a_run_that_cannot_fit_is_refused_before_anything_is_pulled(endpoint: str) -> None:
+    small = {"hardware": {"accelerator": "nvidia-l4"}, "serving": {"context": 131_072}}
+    with pytest.raises(ConfigurationError, match="does not fit") as refused:
+        _planned(endpoint, **small, target={"kserve": {}})
+    assert refused.value.hint.startswith("serving.context: ")
+
+
+def test_what_was_made_must_fit_as_well(tmp_path: Path, endpoint: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA.config))
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.write(_weights(LLAMA.config))
+        file.truncate(file.tell() + sum(each.size for each in tensors(LLAMA.config)))
+    four_bits = {"precision": "int4", "serving": {"context": 65_536}}
+    small = {"hardware": {"accelerator": "nvidia-l4"}, "target": {"kserve": {}}}
+    asked = ModelSpec.model_validate(
+        {"name": "acme", "source": "hf://acme/chat", **small, **four_bits}
+    )
+    chosen, told = planning.plan(asked, asked.ref, Hub(endpoint))
+    assert "w4a16" in told["told"]
+    assert any("evaluation refuses w4a16" in each for each in told["warnings"])
+    with pytest.raises(ConfigurationError, match=r"bf16.*does not fit"):
+        planning.require(chosen, asked, tmp_path)
 
 
 def test_programs_get_everything(home: Path) -> None:
@@ -157,7 +260,7 @@ def test_programs_get_everything(home: Path) -> None:
     assert found["source"].startswith("hf://acme/chat@")
     assert (found["engine"], found["precision"], found["context"]) == ("vllm", "bf16", 131072)
     assert found["replicas"] == 1
-    assert found["running"] == {"service": "", "changes": [], "unknown": ""}
+    assert not any(found["running"].values())
     assert {item["name"] for item in found["items"]} >= {"weights", "activations", "CUDA graphs"}
 
 

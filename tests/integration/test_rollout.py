@@ -142,7 +142,7 @@ def test_a_version_that_fails_only_its_users_is_caught_on_the_ramp(stage: Stage)
     assert "error_rate is worse live" in record.reason
     assert 0 < users.failed < 60
     assert [s.service for s in lifecycle.status(stage.settings).services] == ["m-v1"]
-    text = events.certificate(POLICY, record, stage.log.lines("m"))
+    text = events.certificate(POLICY.model_dump_json(), record, stage.log.lines("m"))
     assert events.verify(text)[-1].record.to_json() == record.to_json()
 
 
@@ -180,7 +180,7 @@ def test_twenty_kills_of_the_controller_change_nothing(
             kills += 1
             _expire(stage)
     record = _record(stage)
-    text = events.certificate(SLOW, record, stage.log.lines("m"))
+    text = events.certificate(SLOW.model_dump_json(), record, stage.log.lines("m"))
     replayed = events.verify(text)
     cursors = [r.record.cursors or {} for r in replayed]
     places = [each["replay"] for each in cursors if "replay" in each]

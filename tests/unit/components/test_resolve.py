@@ -15,6 +15,15 @@ NOBODY = cast(Context, None)
 """Nothing is asked of a run that is refused."""
 
 
+NAMED = {
+    "target": {"kserve": {}},
+    "hardware": GPUS,
+    "runtime": "vllm",
+    "precision": "bf16",
+}
+"""Nothing is left open, so no headers are read."""
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
@@ -22,11 +31,11 @@ NOBODY = cast(Context, None)
         ({"serving": {"context": 4096}}, r"cannot be told serving\.context"),
         ({"runtime_args": ["--fult=live-errors=0.2"]}, "did you mean --fault"),
         (
-            {"target": {"kserve": {}}, "hardware": GPUS, "runtime_args": ["--max-modl-len=9"]},
+            {**NAMED, "runtime_args": ["--max-modl-len=9"]},
             "did you mean --max-model-len",
         ),
         (
-            {"target": {"kserve": {}}, "hardware": GPUS, "serving": {"tensor_parallel": 3}},
+            {**NAMED, "serving": {"tensor_parallel": 3}},
             r"hardware\.count is 4",
         ),
     ],

@@ -18,6 +18,8 @@ from serving.kserve.facts import Facts
 from serving.kserve.traffic import LlmTraffic
 from serving.kube.calls import Verb
 from serving.kube.kinds import RESOURCES
+from serving.manifests import route
+from serving.rollout.loan import Loan
 from serving.rollout.record import OVER, first_record
 from serving.targets.checks import rights_for
 from serving.targets.configmaps import ConfigMapLog
@@ -104,6 +106,22 @@ def _kept(folder: Path, wrong: tuple[float, float]) -> set[tuple[Verb, Kind]]:
     return done
 
 
+def _lent(folder: Path) -> set[tuple[Verb, Kind]]:
+    """Return what it takes to have a version lend its replicas."""
+    cluster, policy, log = Noting(), Rollout(), acting.FileLog(folder)
+    for name in (STABLE, CANDIDATE):
+        pods = {"predictor": {"minReplicas": 2}}
+        cluster.create({"kind": "InferenceService", "metadata": {"name": name}, "spec": pods})
+    cluster.create(route(NAME, {STABLE: 100}))
+    world = StreamWorld(cluster)
+    first = first_record(CANDIDATE, STABLE, policy, world.now)
+    loan = Loan(STABLE, 2, 1, CANDIDATE, 1, 1)
+    acting.begin(cluster, log, NAME, first, policy, loan=loan)
+    cluster.done.clear()
+    acting.Controller(cluster, ConfigMapLog(cluster), world, "me").look(NAME)
+    return set(cluster.done)
+
+
 def _followed() -> set[tuple[Verb, Kind]]:
     """Return what it takes to have the members of a group follow our route."""
     cluster, traffic = Noting(), LlmTraffic(Facts("models"))
@@ -115,12 +133,18 @@ def _followed() -> set[tuple[Verb, Kind]]:
 
 def test_the_controller_may_do_what_it_does_and_no_more(tmp_path: Path) -> None:
     done = _kept(tmp_path / "good", (0.0, 0.0)) | _kept(tmp_path / "bad", (0.05, 0.05))
+    done |= _lent(tmp_path / "lent")
     members: set[tuple[Verb, Kind]] = {
         (verb, "LLMInferenceService") for verb, kind in done if kind == "InferenceService"
     }
-    assert _granted("controller/role.yaml") == _named(done | members | _followed() | OF_PODS)
+    istio: set[tuple[Verb, Kind]] = {
+        (verb, "VirtualService") for verb, kind in done if kind == "HTTPRoute"
+    }
+    needed = done | members | istio | _followed() | OF_PODS
+    assert _granted("controller/role.yaml") == _named(needed)
 
 
 def test_a_runner_may_do_what_is_asked_for_before_a_run_and_no_more() -> None:
-    asked = {right for chosen in ("route", "llmisvc") for right in rights_for(chosen)}
+    mechanisms = ("route", "llmisvc", "istio")
+    asked = {right for chosen in mechanisms for right in rights_for(chosen)}
     assert _granted("runner/role.yaml") == _named(asked)

@@ -181,7 +181,8 @@ def test_a_gpu_is_known_by_every_name_it_has(name: str, sm: int) -> None:
 
 def test_the_names_of_model_yaml_have_the_same_architecture() -> None:
     for name, accelerator in ACCELERATORS.items():
-        assert sm_of(name) == (accelerator.sm or CPU)
+        if accelerator.vendor != "amd":  # without CUDA
+            assert sm_of(name) == (accelerator.sm or CPU)
 
 
 def test_columns_of_the_reference_speak_for_every_gpu_in_them() -> None:

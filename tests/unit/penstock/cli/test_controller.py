@@ -30,7 +30,7 @@ from serving.controller import FileLog, record_of
 from serving.local.objects import SqliteCluster
 from serving.manifests import weights_of
 from serving.rollout import events
-from serving.rollout.decide import Seen
+from serving.rollout.decide import Seen, Stay
 from serving.rollout.evidence import Batch
 from serving.rollout.record import Record, first_record
 from tests.fakes.cluster import MemoryCluster
@@ -114,7 +114,7 @@ def test_it_finishes_what_a_dead_pipeline_left(stage: Stage) -> None:
     assert (stage.record.phase, stage.record.owner) == ("promoted", "me")
     assert stage.cluster.get("InferenceService", STABLE) is None
     assert stage.cluster.list("Lease") == []
-    text = events.certificate(POLICY, stage.record, stage.log.lines(NAME))
+    text = events.certificate(POLICY.model_dump_json(), stage.record, stage.log.lines(NAME))
     assert events.verify(text)[-1].record.phase == "promoted"
     assert [line.partition(": ")[2].partition(":")[0] for line in stage.said] == [
         "looked after from warmup on, m-v2 against m-v1",
@@ -225,6 +225,26 @@ def test_it_goes_away_when_another_took_over(stage: Stage) -> None:
 
     asyncio.run(both())
     assert [obj["spec"]["holderIdentity"] for obj in stage.cluster.list("Lease")] == ["run-2"]
+
+
+def test_who_waited_for_another_leaves_alone_what_that_one_has_ended(stage: Stage) -> None:
+    lease.acquire(stage.cluster, NAME, "run-1", time.time())
+
+    async def wait() -> None:
+        second = stage.keeper()
+        task = asyncio.create_task(second.run(once=False))
+        await asyncio.sleep(0.1)
+        owner = acting.Controller(stage.cluster, stage.log, stage.world, "run-1")
+        while not (made := owner.look(NAME)) or not made.record.over or not isinstance(made.action, Stay):
+            stage.world.now = time.time()
+        ended = stage.record
+        lease.release(stage.cluster, NAME, "run-1")
+        await asyncio.sleep(0.2)
+        assert (stage.record.owner, stage.record.seq) == ("run-1", ended.seq)
+        second.stop()
+        await task
+
+    asyncio.run(wait())
 
 
 def test_what_lost_stays_until_the_route_is_known(stage: Stage) -> None:

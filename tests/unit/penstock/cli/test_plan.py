@@ -4,16 +4,18 @@ from typing import Any
 import pytest
 
 from penstock.cli import plan_view
-from penstock.cli.plan_answer import load_of, wish_of
+from penstock.cli.plan_answer import load_of
 from penstock.cli.plan_diff import Running, compare, differences
 from penstock.cli.plan_view import Answer
 from penstock.core.errors import ConfigurationError
 from penstock.core.identity import Digest
 from penstock.core.spec import ModelSpec
+from serving.gpus.surge import Beside, Decision, Refuse
 from serving.kserve.facts import Facts
 from serving.kserve.traffic import LlmTraffic, RouteTraffic
 from serving.manifests import Release
 from serving.sizing.memory import GIB, Item
+from serving.sizing.resolve import wish_of
 from serving.sizing.wish import Rejected
 from serving.traffic import LocalTraffic, Traffic
 from tests.fakes.cluster import MemoryCluster
@@ -83,6 +85,7 @@ def test_the_bar_shows_shares() -> None:
         (Running(""), "nothing runs under this name"),
         (Running("acme-v1"), "acme-v1 runs so already"),
         (Running("acme-v1", ("~ a: 1 -> 2",)), "1 change to what runs (acme-v1)"),
+        (Running("acme-v1", devices="2 are free"), "  devices   2 are free"),
         (Running("", unknown="no answer"), "what runs is not known: no answer"),
         (Running("acme-v1", tuple("abcdefg")), "and 2 more: --explain"),
     ],
@@ -112,6 +115,11 @@ class _Target:
 
     def __init__(self, cluster: MemoryCluster, traffic: Traffic) -> None:
         self.cluster, self.traffic = cluster, traffic
+        self.surges: Decision = Beside("2 are free")
+
+    def surge(self, model: ModelSpec, service: str, stable: str) -> Decision:
+        assert (service, stable) == ("the next version", "acme-v1")
+        return self.surges
 
 
 ON_CLUSTER = {
@@ -145,9 +153,17 @@ def test_the_version_with_most_traffic_is_compared_the_checkpoint_aside(
     traffic: Traffic, more: dict[str, Any]
 ) -> None:
     target = _serving(traffic, _spec(**more), {"acme-v1": 90, "acme-v2": 10})
-    assert compare(target, _spec(**more)) == Running("acme-v1")
+    told = "2 are free" if "hardware" in more else ""
+    assert compare(target, _spec(**more)) == Running("acme-v1", devices=told)
     found = compare(target, _spec(**more, replicas=3))
     assert any(each.endswith("eplicas: 1 -> 3") for each in found.changes)
+
+
+def test_devices_that_would_not_be_found_are_told_before_anything_is_pulled() -> None:
+    target = _serving(RouteTraffic(Facts()), _spec(**ON_CLUSTER), {"acme-v1": 100})
+    target.surges = Refuse("no device is free", "rollout.surge: borrow\n  or replicas: 1")
+    found = compare(target, _spec(**ON_CLUSTER))
+    assert found.devices == "no device is free: it would be refused; rollout.surge: borrow"
 
 
 def test_nothing_runs_where_there_is_no_route() -> None:

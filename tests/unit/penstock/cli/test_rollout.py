@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from rich.console import Console
 
@@ -416,3 +417,16 @@ def test_ctrl_c_ends_only_the_watching(stage: Stage, monkeypatch: pytest.MonkeyP
     problem = refused("watch", NAME)
     assert (problem.exit_code, "the rollout goes on" in str(problem)) == (130, True)
     assert not stage.record.over
+
+
+def test_the_split_of_now_as_seldon_writes_it(stage: Stage) -> None:
+    stage.run(until=lambda r: r.weight >= 10)
+    result = CliRunner().invoke(app, ["rollout", "experiment", NAME])
+    assert result.exit_code == 0, result.output
+    made = yaml.safe_load(result.output)
+    assert made["spec"]["default"] == STABLE
+    shares = {each["name"]: each["weight"] for each in made["spec"]["candidates"]}
+    assert shares == acting.weights(stage.record)
+    missing = CliRunner().invoke(app, ["rollout", "experiment", "nobody"])
+    assert isinstance(missing.exception, LifecycleError)
+    assert "nobody is not served" in str(missing.exception)

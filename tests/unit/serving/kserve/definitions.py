@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from serving.cluster import Object
+from tests.cluster.build import KUEUE, PROMETHEUS_OPERATOR
 
 _KSERVE = "github.com/kserve/kserve@v0.20.0/config/crd/full"
-_FILES = {
+FILES = {
     "InferenceService": f"{_KSERVE}/serving.kserve.io_inferenceservices.yaml",
     "ServingRuntime": f"{_KSERVE}/serving.kserve.io_servingruntimes.yaml",
     "ClusterServingRuntime": f"{_KSERVE}/serving.kserve.io_clusterservingruntimes.yaml",
@@ -26,11 +27,17 @@ _FILES = {
         "sigs.k8s.io/gateway-api@v1.5.1/config/crd/standard/"
         "gateway.networking.k8s.io_httproutes.yaml"
     ),
+    "VirtualService": "istio.io/api@v1.27.1/kubernetes/customresourcedefinitions.gen.yaml",
+    **{
+        kind: f"{KUEUE}/config/components/crd/bases/kueue.x-k8s.io_{kind.lower()}s.yaml"
+        for kind in ("ClusterQueue", "LocalQueue", "ResourceFlavor")
+    },
+    "PodMonitor": (
+        f"{PROMETHEUS_OPERATOR}/example/prometheus-operator-crd/"
+        "monitoring.coreos.com_podmonitors.yaml"
+    ),
 }
-_HOW = (
-    "the definitions are not in the Go module cache; get them with: cd tests/cluster/go/kserve && "
-    "go mod download github.com/kserve/kserve sigs.k8s.io/gateway-api"
-)
+"""Kind → the file of a Go module that defines it."""
 
 
 @cache
@@ -44,31 +51,47 @@ def _modules() -> Path | None:
     return Path(found.stdout.strip())
 
 
+def of_module(file: str) -> Path:
+    """Return a file of a Go module, MODULE@VERSION/PATH; skips where it was never fetched."""
+    modules = _modules()
+    if modules is None or not (modules / file).is_file():
+        module, _, rest = file.partition("@")
+        how = f"go mod download {module}@{rest.partition('/')[0]}"
+        pytest.skip(f"the definitions are not in the Go module cache; get them with: {how}")
+    return modules / file
+
+
+@cache
+def definition(kind: str) -> Object:
+    """Return the CustomResourceDefinition of a kind."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    text = of_module(FILES[kind]).read_text()
+    every: list[Object] = [each for each in yaml.load_all(text, loader) if each]
+    return next(each for each in every if each["spec"]["names"]["kind"] == kind)
+
+
 @cache
 def _schema(kind: str, version: str) -> dict[str, Any]:
-    modules = _modules()
-    path = modules / _FILES[kind] if modules else None
-    if path is None or not path.is_file():
-        pytest.skip(_HOW)
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    definition = yaml.load(path.read_text(), loader)  # noqa: S506 - a safe loader
-    versions = {each["name"]: each for each in definition["spec"]["versions"]}
+    versions = {each["name"]: each for each in definition(kind)["spec"]["versions"]}
     assert versions[version]["served"]
-    schema: dict[str, Any] = _closed(versions[version]["schema"]["openAPIV3Schema"])
+    declared = versions[version]["schema"]["openAPIV3Schema"]
+    every = {"apiVersion": {}, "kind": {}, "metadata": {"type": "object"}}  # not always declared
+    properties = every | declared["properties"]
+    schema: dict[str, Any] = closed({**declared, "properties": properties})
     return schema
 
 
-def _closed(schema: Any) -> Any:
+def closed(schema: Any) -> Any:
     """Return a schema that refuses unknown fields, as the server does with strict validation."""
     if isinstance(schema, list):
-        return [_closed(each) for each in schema]
+        return [closed(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    closed = {key: _closed(value) for key, value in schema.items()}
+    found = {key: closed(value) for key, value in schema.items()}
     known = isinstance(schema.get("properties"), dict) and "type" in schema
     if known and not schema.get("x-kubernetes-preserve-unknown-fields"):
-        closed.setdefault("additionalProperties", False)
-    return closed
+        found.setdefault("additionalProperties", False)
+    return found
 
 
 def mistakes(obj: Object) -> list[str]:

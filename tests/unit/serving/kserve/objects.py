@@ -11,13 +11,16 @@ from penstock.core.identity import Digest, ModelRef
 from penstock.core.manifest import FileEntry, Manifest
 from penstock.core.spec import ModelSpec
 from serving.cluster import Object
-from serving.kserve import standard
+from serving.gpus import claims
+from serving.gpus.offers import Offer
+from serving.kserve import budgets, standard
 from serving.kserve.facts import Facts, Gateway, Storage
 from serving.kserve.http_route import http_route
 from serving.kserve.inference_service import inference_service
 from serving.kserve.llm_inference_service import http_route as group_route
 from serving.kserve.llm_inference_service import llm_inference_service
 from serving.kserve.runtimes import cpu_runtime
+from serving.kserve.virtual_service import virtual_service
 from serving.manifests import Release
 
 GOLDEN = Path(__file__).resolve().parents[3] / "golden" / "kserve"
@@ -41,9 +44,19 @@ OWN = Facts(
     registry="registry.test/penstock/",
     version="1.2.3",
     runtime_class="penstock-host-python",
-    nodes={"nvidia-l4": {"nvidia.com/gpu.product": "NVIDIA-L4"}},
+    offers=(
+        Offer("nvidia.com/gpu", "NVIDIA-L4", 23034, count=4),
+        Offer("nvidia.com/gpu", "NVIDIA-A100-SXM4-80GB-MIG-3g.40gb", 40448, count=16),
+        Offer("nvidia.com/gpu.shared", "NVIDIA-A10", 23028, "time-slicing", 10),
+        Offer("nvidia.com/mig-1g.10gb", "NVIDIA-H100-80GB-HBM3-MIG-1g.10gb", 9728, count=7),
+        Offer("amd.com/gpu", "AMD_Instinct_MI300X_OAM", 196608, count=8),
+    ),
     drain_s=10,
 )
+
+
+STORED = {"creationTimestamp": "2026-11-28T00:00:00Z"}
+DRA = {"accelerator": "nvidia-h100-80gb", "count": 4, "claim": "dra"}
 
 
 def spec(**fields: Any) -> ModelSpec:
@@ -59,6 +72,11 @@ def release(version: int = 1, uri: str = "") -> Release:
 def gpu(count: int, **fields: Any) -> ModelSpec:
     """Return a spec for L4s."""
     return spec(hardware={"accelerator": "nvidia-l4", "count": count}, **fields)
+
+
+def on(hardware: dict[str, Any], **fields: Any) -> Object:
+    """Return the InferenceService of a model on other devices."""
+    return inference_service(spec(hardware=hardware, **fields), release(), OWN, MANIFEST)
 
 
 def objects() -> dict[str, Object]:
@@ -86,14 +104,32 @@ def objects() -> dict[str, Object]:
             )
             for name in ("sglang", "tensorrt-llm", "triton", "tgi")
         },
+        "mig-mixed": on({"accelerator": "nvidia-h100-80gb", "mig": "1g.10gb"}, replicas=2),
+        "mig-single": on({"accelerator": "nvidia-a100-80gb", "mig": "3g.40gb"}),
+        "time-slicing": on({"accelerator": "nvidia-a10", "sharing": "time-slicing"}),
+        "amd": on({"accelerator": "amd-mi300x-192gb", "count": 8}),
+        "dra": on(DRA),
         "route-one": http_route("chat", {"chat-v1": 100}, FACTS),
         "route-two": http_route("chat", {"chat-v2": 0, "chat-v1": 100}, OWN),
+        "istio-one": virtual_service("chat", {"chat-v1": 100}, FACTS),
+        "istio-two": virtual_service("chat", {"chat-v2": 0, "chat-v1": 100}, OWN),
         "route-group": group_route("chat", {"chat-v1": 75, "chat-v2": 25}, FACTS),
         "standard-candidate": canary,
         "standard-promoted": standard.promoted(standard.with_weight(canary, 100)),
         "llm-s3": llm_inference_service(spec(), release(), 90, FACTS),
         "llm-pvc-own-facts": llm_inference_service(spec(replicas=2), on_claim, 0, OWN),
     }
+
+
+def beside() -> dict[str, Object]:
+    """Return the golden objects that are no CRD's, by the name of their file."""
+    version = {**on({}, replicas=2)}
+    version["metadata"] = {**version["metadata"], "uid": "0d5e", **STORED}
+    budget = budgets.budget(version, 2)
+    assert budget is not None
+    made = {"budget": budget, "claim": claims.template(spec(hardware=DRA).hardware)}
+    mig = spec(hardware={"accelerator": "nvidia-a100-40gb", "mig": "1g.5gb", "claim": "dra"})
+    return {**made, "claim-mig": claims.template(mig.hardware)}
 
 
 def text(obj: Object) -> str:
@@ -112,5 +148,5 @@ if __name__ == "__main__":
     GOLDEN.mkdir(parents=True, exist_ok=True)
     for old in GOLDEN.glob("*.yaml"):
         old.unlink()
-    for name, obj in objects().items():
+    for name, obj in {**objects(), **beside()}.items():
         (GOLDEN / f"{name}.yaml").write_text(text(obj))

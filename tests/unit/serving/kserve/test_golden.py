@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.serving.kserve.objects import GOLDEN, objects, text
+from tests.unit.serving.kserve.objects import GOLDEN, beside, objects, text
 
-OBJECTS = objects()
+OBJECTS = {**objects(), **beside()}
 
 
 @pytest.mark.parametrize("name", OBJECTS)

@@ -14,8 +14,10 @@ from serving.kserve import storage
 from serving.kserve.facts import Facts
 from serving.kserve.inference_service import inference_service
 from serving.kserve.llm_inference_service import llm_inference_service
-from serving.kserve.runtimes import CPU_DRAIN_S, cpu_runtime, engine
+from serving.kserve.runtimes import CPU_DRAIN_S, Engine, cpu_runtime, engine, scraped
 from serving.manifests import Release, ready, version_of
+from serving.runtimes.catalog import RUNTIMES
+from serving.targets.scrape import pod_of
 from tests.unit.serving.kserve.objects import FACTS, MANIFEST, OWN, ROOT, gpu, release, spec
 
 
@@ -86,7 +88,19 @@ def test_every_runtime_is_named_probed_and_scraped_as_it_is(runtime: str) -> Non
     assert ready == ("/health/ready" if runtime == "triton" else "/health")
     told = {each["name"]: each["value"] for each in model.get("env", [])}
     assert told.get("PENSTOCK_NAME") == (None if runtime in {"sglang", "tgi"} else "chat")
-    assert "image" not in model
+    assert model["image"] == RUNTIMES[runtime].image
+
+
+def test_a_pod_is_scraped_where_its_engine_counts() -> None:
+    pod = {"uid": "u", "name": "p"}
+    for key, runtime in RUNTIMES.items():
+        annotations = scraped(Engine(runtime))
+        obj: Object = {"metadata": {**pod, "annotations": annotations}, "spec": {"containers": []}}
+        found = pod_of(obj, "m")
+        assert (found.address, found.path) == (f":{runtime.metrics_port}", runtime.metrics)
+        assert found.address == (":8082" if key == "triton-engine" else ":8080")
+    assert scraped(Engine(RUNTIMES["cpu"]), 8000)["prometheus.io/port"] == "8000"
+    assert scraped(Engine(RUNTIMES["triton-engine"]), 8000)["prometheus.io/port"] == "8082"
 
 
 def test_tensorrt_llm_may_be_served_by_another_image() -> None:

@@ -13,10 +13,11 @@ from serving.cluster import Object
 from serving.headers import SERVICE
 from serving.kserve.facts import Facts
 from serving.kserve.llm_inference_service import weight_of
-from serving.kserve.traffic import LlmTraffic, RouteTraffic
-from serving.manifests import Release
+from serving.kserve.traffic import IstioTraffic, LlmTraffic, RouteTraffic
+from serving.manifests import Release, scaled
 from serving.traffic import Traffic
 from tests.fakes.cluster import MemoryCluster
+from tests.unit.serving.kserve.objects import STORED
 
 FACTS = Facts()
 SPEC = ModelSpec.model_validate({"name": "m", "source": "hf://a/b"})
@@ -25,7 +26,23 @@ RELEASE = Release(2, f"s3://bucket/models/{ROOT.hex}", ROOT)
 BOTH = {"m-v1": 75, "m-v2": 25}
 
 
-@pytest.mark.parametrize("traffic", [RouteTraffic(FACTS), LlmTraffic(FACTS)])
+@pytest.mark.parametrize(("replicas", "stored"), [(1, STORED), (2, STORED), (2, {})])
+def test_replicas_that_a_server_keeps_have_a_budget(replicas: int, stored: Any) -> None:
+    both: list[Traffic] = [RouteTraffic(FACTS), LlmTraffic(FACTS)]
+    for traffic in both:
+        spec = SPEC.model_copy(update={"replicas": replicas})
+        version = scaled(traffic.version(spec, RELEASE), 1)  # it may begin with fewer
+        version["metadata"] |= {"uid": "0d5e", **stored}
+        found = traffic.beside(spec, version)
+        assert [each["kind"] for each in found] == (
+            ["PodDisruptionBudget"] if replicas > 1 and stored else []
+        )
+        if found:
+            (owner,) = found[0]["metadata"]["ownerReferences"]
+            assert (owner["kind"], owner["uid"]) == (traffic.served, "0d5e")
+
+
+@pytest.mark.parametrize("traffic", [RouteTraffic(FACTS), LlmTraffic(FACTS), IstioTraffic(FACTS)])
 def test_a_carrier_keeps_what_it_is_told_and_everything_else(traffic: Any) -> None:
     made = traffic.carrying("m", {"m-v1": 100})
     assert traffic.weights_of(made) == {"m-v1": 100}
@@ -38,10 +55,11 @@ def test_a_carrier_keeps_what_it_is_told_and_everything_else(traffic: Any) -> No
 
 
 def test_a_carrier_belongs_to_one_mechanism() -> None:
-    both: list[Traffic] = [RouteTraffic(FACTS), LlmTraffic(FACTS)]
-    for own in both:
+    kinds: list[Traffic] = [RouteTraffic(FACTS), LlmTraffic(FACTS), IstioTraffic(FACTS)]
+    for own in kinds:
         made = own.carrying("m", BOTH)
-        assert [other.carries(made) for other in both] == [other is own for other in both]
+        theirs = [other for other in kinds if other.carrier == made["kind"]]
+        assert [other.carries(made) for other in theirs] == [other is own for other in theirs]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +128,14 @@ def test_a_share_is_no_change_of_a_version_and_an_argument_is() -> None:
     assert after is not None
     assert weight_of(after) != weight_of(before)
     assert traffic.content(after) == traffic.content(before)
-    edited = {**after, "spec": {**after["spec"], "replicas": 9}}
+    lending = {**after, "spec": {**after["spec"], "replicas": 9}}
+    assert traffic.content(lending) == traffic.content(before)
+    edited = {**after, "spec": {**after["spec"], "model": {}}}
     assert traffic.content(edited) != traffic.content(before)
-    assert RouteTraffic(FACTS).content({"metadata": {"generation": 3}}) == "3"
+    route = RouteTraffic(FACTS)
+    version = route.version(SPEC, RELEASE)
+    assert route.content(scaled(version, 9)) == route.content(version)
+    other = route.version(
+        SPEC.model_copy(update={"runtime_args": ["--fault=live-delay=1"]}), RELEASE
+    )
+    assert route.content(other) != route.content(version)

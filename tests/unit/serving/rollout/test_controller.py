@@ -19,7 +19,7 @@ from serving.cluster import Cluster
 from serving.controller import Controller, FileLog, record_of
 from serving.manifests import weights_of
 from serving.rollout import events
-from serving.rollout.record import Record, first_record
+from serving.rollout.record import Record, digest_of, first_record
 from serving.traffic import LocalTraffic
 from tests.fakes.cluster import MemoryCluster
 from tests.fakes.world import CANDIDATE, NAME, STABLE, StreamWorld, services
@@ -71,7 +71,7 @@ class Stage:
         return [p for i, p in enumerate(seen) if i == 0 or seen[i - 1] != p]
 
     def certificate(self) -> str:
-        return events.certificate(self.policy, self.record, self.log.lines(NAME))
+        return events.certificate(self.policy.model_dump_json(), self.record, self.log.lines(NAME))
 
 
 def test_a_good_version_is_promoted_and_the_old_one_removed(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_every_state_has_a_deadline(tmp_path: Path) -> None:
     stage.world.ready = False
     stage.controller.look(NAME)
     stage.controller.look(NAME)
-    stage.world.now += POLICY.ready_timeout_s + 1
+    stage.world.now += POLICY.ready_within_s + 1
     stage.run(5)
     assert "not ready after 181 s: loading" in stage.record.reason
 
@@ -319,6 +319,26 @@ def test_the_certificate_replays_and_notices_every_change(tmp_path: Path) -> Non
         events.verify("{}")
 
 
+def test_a_rollout_that_an_earlier_penstock_began_goes_on(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, GOOD)
+    obj = stage.cluster.get("HTTPRoute", NAME)
+    assert obj is not None
+    policy = json.loads(acting.policy_text(obj))
+    assert policy.pop("sticky") is True  # as if this field had come after it
+    text = json.dumps(policy)
+    record = replace(stage.record, policy=digest_of(text), chain="", seq=0)
+    event = events.started(record)
+    log = type(stage.log)(tmp_path / "earlier")
+    log.append(NAME, events.line("", event))
+    marks = {acting.POLICY: text, acting.RECORD: record.linked(event).to_json()}
+    stage.cluster.replace(acting.annotated(obj, marks))
+    stage.log = log
+    stage.controller = stage.owned_by("one")
+    stage.run()
+    assert stage.record.phase == "promoted"
+    assert events.verify(events.certificate(text, stage.record, log.lines(NAME)))
+
+
 def _change(body: dict[str, Any], part: str, key: Any, value: Any) -> None:
     if value is None:
         del body[part][key]
@@ -333,7 +353,7 @@ def test_a_log_that_was_cut_is_noticed(tmp_path: Path) -> None:
     stage.run()
     lines = list(stage.log.lines(NAME))
     with pytest.raises(DigestMismatch, match="does not lead to the record"):
-        events.certificate(POLICY, stage.record, lines[:2] + lines[3:])
+        events.certificate(POLICY.model_dump_json(), stage.record, lines[:2] + lines[3:])
 
 
 class Killed(BaseException):

@@ -111,7 +111,7 @@ def test_a_candidate_that_is_not_made_yet_is_waited_for() -> None:
 def test_a_candidate_that_does_not_start_is_rolled_back_with_the_reason(why: str) -> None:
     first = first_record("m-v2", "m-v1", POLICY, BEGUN)
     verdict, because = JUDGE.verdict(first.evidence), f": {why}" if why else ""
-    waiting = Seen(BEGUN + POLICY.ready_timeout_s, why=why)
+    waiting = Seen(BEGUN + POLICY.ready_within_s, why=why)
     action = next_action(first, verdict, waiting, JUDGE)
     assert action == Stay(f"the candidate is not ready{because}")
     action = next_action(first, verdict, replace(waiting, now=waiting.now + 1), JUDGE)

@@ -124,7 +124,7 @@ class Scene:
 
     def check_history(self) -> None:
         """What holds of all that was committed."""
-        text = events.certificate(POLICY, self.record, self.log.lines(NAME))
+        text = events.certificate(POLICY.model_dump_json(), self.record, self.log.lines(NAME))
         replayed = events.verify(text)
         epochs = [each.record.epoch for each in replayed]
         assert epochs == sorted(epochs)

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.errors import ConfigurationError
+from penstock.core.spec import Rollout
 from serving.runtimes.catalog import RUNTIMES, runtime_of
 from serving.runtimes.known import known
-from serving.runtimes.launch import able, launch, start_budget_s
+from serving.runtimes.launch import able, launch, patient, ready_budget_s, start_budget_s
 from serving.runtimes.runtime import CAN_ALL
 from tests.unit.serving.runtimes.wishes import GPUS, SAID, on, spec, wishes
 
@@ -140,19 +141,6 @@ def test_whatever_a_person_writes_is_passed_on_or_refused(args: list[str]) -> No
         assert passed_on == args
 
 
-def test_a_precision_that_does_not_run_there_is_refused_with_the_nearest() -> None:
-    wish = spec(runtime="tensorrt-llm", hardware=GPUS)
-    with pytest.raises(ConfigurationError, match="does not run w4a16 on nvidia-h100") as refused:
-        launch(wish, "w4a16")
-    assert refused.value.hint == "the nearest that runs there: modelopt-int4-awq"
-    made = launch(spec(runtime="vllm", hardware=GPUS), "fp8-dynamic")
-    assert "--quantization=compressed-tensors" in made.args
-    assert (
-        "--quantization=modelopt_fp8"
-        in launch(spec(runtime="sglang", hardware=GPUS), "modelopt-fp8").args
-    )
-
-
 def test_hardware_that_an_engine_cannot_use_is_refused() -> None:
     for wish in (spec(runtime="cpu", hardware=GPUS), spec(runtime="sglang"), spec(runtime="tgi")):
         with pytest.raises(ConfigurationError, match=f"runtime {wish.runtime} cannot use") as no:
@@ -205,3 +193,27 @@ def test_larger_models_and_slower_engines_may_take_longer_to_start() -> None:
     vllm, cpu = RUNTIMES["vllm"], RUNTIMES["cpu"]
     assert start_budget_s(vllm, 0) == vllm.start_s > start_budget_s(cpu, 0)
     assert start_budget_s(vllm, 140_000_000_000) == pytest.approx(300 + 2800)
+
+
+def test_a_version_gets_the_time_that_its_runtime_and_its_size_need() -> None:
+    plain, large = spec(), 140_000_000_000
+    assert ready_budget_s(plain, 0) == plain.rollout.ready_within_s == 180
+    beside = spec(hardware=GPUS)
+    budget = ready_budget_s(beside, large)
+    # its files are fetched before the engine reads them
+    assert budget == pytest.approx(start_budget_s(RUNTIMES["vllm"], large) + 2800 + 600)
+    assert patient(beside, large).rollout.ready_within_s == budget
+
+
+def test_the_time_that_is_named_is_kept() -> None:
+    named = spec(hardware=GPUS, rollout={"ready_timeout_s": 42.0})
+    assert ready_budget_s(named, 140_000_000_000) == 42
+    assert patient(named, 140_000_000_000) == named
+
+
+def test_a_policy_that_names_none_can_be_stored_and_waits_as_before() -> None:
+    text = spec().rollout.model_dump_json()
+    assert '"ready_timeout_s":null' in text
+    assert Rollout.model_validate_json(text).ready_within_s == 180
+    stored = patient(spec(hardware=GPUS), 16_000_000_000).rollout.model_dump_json()
+    assert Rollout.model_validate_json(stored).ready_within_s == 600 + 320 + 300 + 320

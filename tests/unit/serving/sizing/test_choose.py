@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -137,21 +138,28 @@ IMPOSSIBLE = [
     (shape("openai/gpt-oss-120b"), _place("nvidia-h100-80gb"), Wish(context=131_072)),
     (shape("moonshotai/Kimi-K2-Instruct"), _place("nvidia-h200-141gb", 8), Wish(context=131_072)),
     (QWEN32, _place("nvidia-l40s", 2), Wish(tensor_parallel=2, context=40_960, concurrency=9)),
+    (LLAMA8, _place("nvidia-a100-40gb"), Wish(kv_cache="fp8")),
+    (LLAMA8, _place("nvidia-h100-80gb"), Wish(memory_share=0.1)),
+    (shape("moonshotai/Kimi-K2-Instruct"), _place("nvidia-l4"), Wish()),
 ]
 
 
 def _changed(place: Place, wish: Wish, change: Change) -> tuple[Place, Wish, str]:
     """Apply a change as a person would write it into model.yaml."""
     field, _, value = change.what.removeprefix("serving.").partition(": ")
+    free = replace(wish, tensor_parallel=None, pipeline_parallel=None)
     if field == "hardware.count":
-        free = replace(wish, tensor_parallel=None, pipeline_parallel=None)
-        return replace(place, count=int(value)), free, ""
+        value, split, _ = value.partition(", without tensor_parallel")
+        return replace(place, count=int(value)), free if split else wish, ""
+    if field == "hardware":
+        body = yaml.safe_load(value)
+        return Place(ACCELERATORS[body["accelerator"]], body["count"]), free, ""
     if field == "hardware.accelerator":
         return replace(place, gpu=ACCELERATORS[value]), wish, ""
     wishes = {
         "precision": lambda: wish,
-        "kv_cache": lambda: replace(wish, kv_cache="fp8"),
-        "memory_share": lambda: replace(wish, memory_share=float(value)),
+        "kv_cache": lambda: replace(wish, kv_cache="auto" if value == "auto" else "fp8"),
+        "memory_share": lambda: replace(wish, memory_share=yaml.safe_load(value)),
         "context": lambda: replace(wish, context=int(value)),
         "concurrency": lambda: replace(wish, concurrency=int(value)),
     }
@@ -168,6 +176,59 @@ def test_every_change_that_is_named_works(shape: Shape, place: Place, wish: Wish
         where, wanted, precision = _changed(place, wish, change)
         options = [each for each in others if each.name == precision] or [came]
         assert isinstance(choose(shape, where, options, wanted), Plan), change.what
+
+
+@pytest.mark.parametrize(
+    ("shape", "place", "wish", "why", "first"),
+    [
+        (
+            LLAMA70,
+            _place("nvidia-h100-80gb"),
+            Wish(),
+            "bf16, tp 1 on 1 x nvidia-h100-80gb: 134.9 GiB beside the KV cache, 62.1 more than 92%"
+            " of a device's 79.1 GiB",
+            "hardware.count: 2",
+        ),
+        (
+            LLAMA8,
+            _place("nvidia-l4"),
+            Wish(context=131_072),
+            "bf16, tp 1 on 1 x nvidia-l4: 1 x 16.00 GiB for sequences of 131,072 tokens do not fit"
+            " into the 3.1 GiB that are left",
+            "serving.context: 24576",
+        ),
+        (
+            LLAMA8,
+            _place("nvidia-a100-40gb"),
+            Wish(kv_cache="fp8"),
+            "bf16, tp 1 on 1 x nvidia-a100-40gb: an FP8 KV cache needs SM 89, nvidia-a100-40gb has"
+            " 80; allowed: auto",
+            "serving.kv_cache: auto",
+        ),
+        (
+            LLAMA8,
+            _place("nvidia-h100-80gb"),
+            Wish(memory_share=0.1),
+            "bf16, tp 1 on 1 x nvidia-h100-80gb: 17.6 GiB beside the KV cache, 9.7 more than 10%"
+            " of a device's 79.1 GiB",
+            "serving.memory_share: null",
+        ),
+        (
+            shape("moonshotai/Kimi-K2-Instruct"),
+            _place("nvidia-l4"),
+            Wish(),
+            "bf16, tp 1 on 1 x nvidia-l4: 960.8 GiB beside the KV cache, 940.6 more than 92% of a"
+            " device's 22.0 GiB",
+            "hardware: {accelerator: nvidia-h200-141gb, count: 8}",
+        ),
+    ],
+)
+def test_an_impossible_request_is_explained_with_the_smallest_change(
+    shape: Shape, place: Place, wish: Wish, why: str, first: str
+) -> None:
+    found = _refusal(shape, place, wish=wish)
+    assert found.why == why
+    assert found.changes[0].what == first
 
 
 def test_the_change_that_asks_for_least_comes_first() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from serving.sizing.choose import Plan, Refusal
 from serving.sizing.memory import GIB, Batch, Split, token_bytes, weights
+from serving.sizing.shape import KNOWN
 from tests.unit.serving.sizing.published import Need, Published, published, shape
 from tests.unit.serving.sizing.table import PATH, render
 
@@ -19,6 +20,10 @@ def _named(each: object) -> str:
 def test_enough_models_and_most_of_them_say_what_they_need() -> None:
     assert len(published()) >= 20
     assert sum(bool(each.needs) for each in published()) >= 20
+
+
+def test_a_family_is_known_if_it_was_checked() -> None:
+    assert {each.config["model_type"] for each in published()} == KNOWN
 
 
 @pytest.mark.parametrize("model", _EVERY)

@@ -143,7 +143,7 @@ def test_what_lies_beside_the_language_model_is_told() -> None:
         ],
     )
     assert (shape.weights.other, shape.weights.draft) == (200, 200)
-    assert "beside the language model" in shape.guesses[0]
+    assert "beside the language model" in shape.guesses[-1]
     assert shape.layers == (Layer("full", 2, 16),) * 4
 
 

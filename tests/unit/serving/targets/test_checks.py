@@ -9,7 +9,9 @@ import pytest
 
 from penstock.core.checks import Check, refuse
 from penstock.core.errors import ConfigurationError
-from penstock.core.spec import KServe, ModelSpec
+from penstock.core.spec import KServe, ModelSpec, Rollout
+from serving.gpus.offers import Offer
+from serving.cluster import Kind
 from serving.kserve.facts import Gateway, Storage
 from serving.targets.checks import (
     Found,
@@ -111,15 +113,45 @@ def test_what_cannot_be_seen_is_no_refusal() -> None:
     assert _wrong(blind) == []
 
 
-def test_gpus_are_counted_where_nodes_can_be_seen() -> None:
+@pytest.mark.parametrize(
+    ("hardware", "offers", "says"),
+    [
+        ({"count": 2}, [Offer("nvidia.com/gpu", count=2)], ""),
+        ({"count": 2}, [Offer("nvidia.com/gpu", "NVIDIA-L4", 23034, count=4)], ""),
+        (
+            {"count": 2},
+            [Offer("nvidia.com/gpu", count=1)],
+            "2 x nvidia-l4 wanted in one node, the largest has 1",
+        ),
+        (
+            {},
+            [Offer("nvidia.com/gpu", "NVIDIA-A10", 23028, count=4)],
+            "no node offers nvidia-l4; at most on one node: 4 x NVIDIA-A10",
+        ),
+        (
+            {"sharing": "mps"},
+            [Offer("nvidia.com/gpu", "NVIDIA-L4", 23034, count=4)],
+            "no node offers nvidia-l4 mps; at most on one node: 4 x NVIDIA-L4",
+        ),
+        ({}, [], "no node offers nvidia-l4; at most on one node: none"),
+        ({}, None, ""),
+        ({"claim": "dra"}, [], "the cluster does not serve ResourceClaims"),
+    ],
+)
+def test_devices_that_no_node_has_are_refused_where_nodes_can_be_seen(
+    hardware: dict[str, Any], offers: list[Offer] | None, says: str
+) -> None:
     spec = ModelSpec.model_validate(
-        {"name": "m", "source": "hf://a/b", "hardware": {"accelerator": "nvidia-l4", "count": 2}}
+        {"name": "m", "source": "hf://a/b", "hardware": {"accelerator": "nvidia-l4", **hardware}}
     )
-    found = replace(WELL, runtimes={"penstock-vllm": True}, gpus=1)
-    assert [check.found for check in _wrong(found, spec=spec)] == [
-        "1 on all nodes, 2 wanted per replica"
-    ]
-    assert _wrong(replace(found, gpus=2), spec=spec) == []
+    found = replace(
+        WELL,
+        runtimes={"penstock-vllm": True},
+        offers=None if offers is None else tuple(offers),
+    )
+    assert [check.found for check in _wrong(found, spec=spec)] == ([says] if says else [])
+    unchecked = spec.model_copy(update={"rollout": Rollout(surge="unchecked")})
+    assert _wrong(found, spec=unchecked) == _wrong(found, spec=spec) * ("claim" in hardware)
 
 
 def test_what_follows_from_another_lack_is_not_told_again() -> None:
@@ -137,6 +169,25 @@ def test_an_account_needs_the_rights_of_its_mechanism() -> None:
     assert {kind for _, kind in route - llmisvc} == {"InferenceService", "ServingRuntime"}
     assert {kind for _, kind in llmisvc - route} == {"LLMInferenceService"}
     assert ("update", "HTTPRoute") in route & llmisvc
+
+
+def test_mode_istio_wants_its_kind_and_an_address_but_no_gateway_api() -> None:
+    where = WHERE.model_copy(update={"mode": "istio", "address": "http://10.0.0.7"})
+    kinds: dict[Kind, tuple[str, ...]] = {
+        "InferenceService": ("v1beta1",),
+        "VirtualService": ("v1",),
+        "HTTPRoute": (),
+    }
+    found = replace(WELL, kinds=kinds, gateway=None)
+    assert _wrong(found, where) == []
+    assert gateway_of(where, {"ingressGateway": "mesh/own"}) == ("mesh", "own")
+    (wrong,) = _wrong(found, where.model_copy(update={"address": None}))
+    assert (wrong.name, "target.kserve.address" in wrong.hint) == ("gateway address", True)
+    (wrong,) = _wrong(replace(found, kinds={**kinds, "VirtualService": ()}), where)
+    assert "Istio is not installed" in wrong.found
+    rights = set(rights_for("istio"))
+    assert ("update", "VirtualService") in rights
+    assert not {verb for verb, kind in rights if kind == "HTTPRoute"}
 
 
 @pytest.mark.parametrize(("version", "ok"), [("0.20.0", False), ("", False), ("0.21.0", True)])

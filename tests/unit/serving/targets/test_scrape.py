@@ -65,6 +65,9 @@ def test_a_pod_is_where_its_port_is() -> None:
     assert not pod_of(_pod(ready="False"), "m-v1").ready
     annotated = _pod(annotations={"prometheus.io/port": "9090"})
     assert pod_of(annotated, "m-v1").address == "10.0.0.7:9090"
+    theirs = {"prometheus.kserve.io/port": "8082", "prometheus.kserve.io/path": "/counts"}
+    adopted = pod_of(_pod(annotations=theirs), "m")
+    assert (adopted.address, adopted.path) == ("10.0.0.7:8082", "/counts")
     bare = {**_pod(), "spec": {"containers": [{}]}, "status": {}}
     assert pod_of(bare, "m-v1") == Pod("u", "p", "m-v1", ":8080", False)
 
