@@ -79,7 +79,9 @@ class Replication:
     def __init__(self, policy: Rollout, make: Callable[[Rollout], Judge]) -> None:
         cluster, log = OneObject(), Silent()
         cluster.create(route(NAME, {STABLE: 100}))
-        first = Record(CANDIDATE, STABLE, digest_of(policy.model_dump_json()), make(policy).start(), owner=NAME)
+        first = Record(
+            CANDIDATE, STABLE, digest_of(policy.model_dump_json()), make(policy).start(), owner=NAME
+        )
         self.record = begin(cluster, log, NAME, first, policy)
         self.now, self.batch = 0.0, Batch()
         self._controller = Controller(cluster, log, self, NAME, judge=make)

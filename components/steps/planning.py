@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from penstock.core.errors import LifecycleError
+from penstock.core.errors import DataRefused, LifecycleError
 from penstock.core.identity import ModelRef
 from penstock.core.spec import ModelSpec
 from registry.headers import look
@@ -32,6 +32,7 @@ def plan(model: ModelSpec, source: ModelRef, hub: Hub) -> tuple[ModelSpec, dict[
 
     Raises:
         ConfigurationError: It does not fit, or contradicts itself, with what would work.
+        DataRefused: It fits only if it is made smaller, and nothing could show what that costs.
     """
     why = unknown(model)
     try:
@@ -43,9 +44,15 @@ def plan(model: ModelSpec, source: ModelRef, hub: Hub) -> tuple[ModelSpec, dict[
         told = f"not planned, {named.runtime} by default: {why}"
         return named, {"made": False, "told": told, "reasons": [], "warnings": [], "rejected": []}
     found = resolve(model, shape)
+    if model.precision == "auto" and found.spec.precision and not model.data.evaluate:
+        raise DataRefused(
+            f"as it came it does not fit, so {found.told} would be served; data.evaluate is not "
+            "set, so nothing could show that it may replace the checkpoint",
+            hint="set data.evaluate; penstock plan --explain shows what as it came would need",
+        )
     return found.spec, {
         "made": True,
-        "told": found.told,
+        "told": f"{found.told}, context {found.plan.trial.context:,}",
         "reasons": list(found.reasons),
         "warnings": list(found.warnings),
         "rejected": [asdict(each) for each in found.rejected],

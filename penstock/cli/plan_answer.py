@@ -69,7 +69,7 @@ def _require(model: ModelSpec, *, on_cpu: bool) -> None:
         )
     if not on_cpu and (why := unknown(model)):
         raise ConfigurationError(
-            why, hint="penstock run serves it as it came, with the runtime that is named"
+            why, hint="penstock run serves it as it came, by vllm unless another is named"
         )
 
 

@@ -10,9 +10,10 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -197,6 +198,13 @@ def calm() -> None:
     until("the gateway is programmed", lambda: _succeeds(*ready), seconds=120)
 
 
+def reachable(stage: Stage) -> None:
+    """Wait until users reach the model through the gateway."""
+    door = stage.target.door(NAME)
+    answers = partial(_answers, f"{door.url}/v1/models", door.headers)
+    until("the gateway answers", answers, seconds=400)
+
+
 def _pids() -> list[int]:
     return list(json.loads(chosen().state.read_text())["components"].values())
 
@@ -214,7 +222,7 @@ def _succeeds(*command: str) -> bool:
     return subprocess.run(command, check=False, capture_output=True, timeout=30).returncode == 0
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, headers: Mapping[str, str] = MappingProxyType({})) -> bool:
     with suppress(httpx.HTTPError):
-        return httpx.get(url, timeout=2).is_success
+        return httpx.get(url, headers=headers, timeout=2).is_success
     return False

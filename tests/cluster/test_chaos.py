@@ -109,6 +109,7 @@ def test_disturbed_rollouts_decide_as_undisturbed_ones(
             record = stage.until(lambda r: r.over)
             result = _noted(name, moment, story, scene, since, record)
             assert record.phase == expected, (record.reason, stage.logs())
+            chaos.reachable(stage)  # Envoy, each time it is killed, is started again later
             _nothing_is_lost(stage, users, record)
             if result.harm and mode == "route" and moment in disturbance.unharmed:
                 harmed.append(result)

@@ -22,11 +22,13 @@ from penstock.core.errors import (
     AccessDenied,
     CheckpointBroken,
     ConfigurationError,
+    DataRefused,
     HubError,
     LifecycleError,
     PolicyRefused,
 )
 from penstock.core.identity import Digest, ModelRef
+from penstock.core.recipes import DEFAULTS
 from penstock.core.settings import Settings
 from penstock.core.spec import ModelSpec
 from registry.headers import look
@@ -198,7 +200,7 @@ def test_a_run_serves_what_the_plan_chose(endpoint: str, home: Path) -> None:
     assert (chosen.runtime, chosen.precision) == ("vllm", ())
     assert chosen.serving.context == planned["context"] < 131_072
     assert told["made"]
-    assert f"fits: {told['told']}" in planned["reasons"]
+    assert told["told"] == f"vllm on 1 x nvidia-l4, bf16, tp 1, context {planned['context']:,}"
     assert set(told["reasons"]) <= set(planned["reasons"])
 
 
@@ -234,6 +236,16 @@ def test_a_run_that_cannot_fit_is_refused_before_anything_is_pulled(endpoint: st
     with pytest.raises(ConfigurationError, match="does not fit") as refused:
         _planned(endpoint, **small, target={"kserve": {}})
     assert refused.value.hint.startswith("serving.context: ")
+
+
+def test_what_must_be_made_smaller_needs_something_to_judge_it_by(endpoint: str) -> None:
+    part = {"accelerator": "nvidia-h100-80gb", "mig": "1g.20gb"}
+    wish: dict[str, Any] = {"hardware": part, "target": {"kserve": {}}}
+    with pytest.raises(DataRefused, match=r"data\.evaluate is not set") as refused:
+        _planned(endpoint, **wish)
+    assert "(1g.20gb), fp8-dynamic, tp 1" in str(refused.value)
+    chosen, _ = _planned(endpoint, **wish, data={"evaluate": "items.jsonl"})
+    assert chosen.precision == (DEFAULTS["fp8-dynamic"],)
 
 
 def test_what_was_made_must_fit_as_well(tmp_path: Path, endpoint: str) -> None:
@@ -301,6 +313,16 @@ def test_what_does_not_fit_is_refused_with_what_would(home: Path) -> None:
             "tensor_parallel: 2",
         ),
         ({"runtime": "cpu"}, "runtime cpu cannot use nvidia-l40s", "runtime: auto"),
+        (
+            {"hardware": {"accelerator": "amd-mi300x-192gb"}},
+            "knows amd-mi300x-192gb",
+            "by vllm unless another is named",
+        ),
+        (
+            {"hardware": {"accelerator": "cpu"}, "runtime": "vllm"},
+            "what vllm needs on a CPU is not known",
+            "set runtime: auto",
+        ),
     ],
 )
 def test_what_nothing_could_hold_is_refused(

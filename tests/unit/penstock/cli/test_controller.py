@@ -235,7 +235,11 @@ def test_who_waited_for_another_leaves_alone_what_that_one_has_ended(stage: Stag
         task = asyncio.create_task(second.run(once=False))
         await asyncio.sleep(0.1)
         owner = acting.Controller(stage.cluster, stage.log, stage.world, "run-1")
-        while not (made := owner.look(NAME)) or not made.record.over or not isinstance(made.action, Stay):
+        while (
+            not (made := owner.look(NAME))
+            or not made.record.over
+            or not isinstance(made.action, Stay)
+        ):
             stage.world.now = time.time()
         ended = stage.record
         lease.release(stage.cluster, NAME, "run-1")

@@ -10,8 +10,8 @@ import pytest
 from penstock.core.checks import Check, refuse
 from penstock.core.errors import ConfigurationError
 from penstock.core.spec import KServe, ModelSpec, Rollout
-from serving.gpus.offers import Offer
 from serving.cluster import Kind
+from serving.gpus.offers import Offer
 from serving.kserve.facts import Gateway, Storage
 from serving.targets.checks import (
     Found,
