@@ -35,6 +35,11 @@ class Answer:
     tpot_s: float | None = None
     """None where it is undefined, as for an answer that failed."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether no replica answered, or one went away while it did."""
+        return self.broken or not self.reached
+
 
 _UNREACHABLE = Answer(failed=True, reached=False)
 _FAILED = Answer(failed=True)

@@ -17,7 +17,7 @@ import asyncio
 import hashlib
 import itertools
 import json
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -105,6 +105,7 @@ class PairedReplayer:
         seed: Of the order.
         load: How much at once.
         hooks: Metric to the webhook that scores it.
+        replaced: Returns whether somebody took the candidate's replicas away, and others start.
     """
 
     def __init__(
@@ -115,8 +116,9 @@ class PairedReplayer:
         seed: int,
         load: Load | None = None,
         hooks: Mapping[str, ScoreHook] | None = None,
+        replaced: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._versions = versions
+        self._versions, self._replaced = versions, replaced
         self._load = load or Load()
         self._hooks = dict(hooks or {})
         known: dict[str, Prompt] = {}
@@ -139,7 +141,7 @@ class PairedReplayer:
 
         Fewer where prompts run out, or where the stable version could not be reached: there is
         nothing to compare with then, and the prompt is spent. A candidate that cannot be reached
-        is an error of the candidate.
+        is an error of the candidate, unless somebody took its replicas away.
 
         Raises:
             NotReady: Neither can be reached: no evidence, and the cursor stays.
@@ -151,6 +153,8 @@ class PairedReplayer:
             return NO_PAIRS, cursor or ""
         rows = asyncio.run(self._rows(chosen))
         compared = [row for row in rows if row.stable.reached]
+        if any(row.candidate.lost for row in compared) and self._replaced():
+            compared = [row for row in compared if not row.candidate.lost]
         return _pairs(compared, [QUALITY, *self._hooks]), chosen[-1][0]
 
     async def _rows(self, chosen: Sequence[tuple[str, Prompt]]) -> list[_Row]:

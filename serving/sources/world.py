@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from penstock.core.errors import ServingError
@@ -46,6 +47,9 @@ class Place(NamedTuple):
 
     why: Callable[[str], str] = lambda _service: ""
     """Returns what keeps a version's processes from serving; empty when nothing is known."""
+
+    replaced: Callable[[str], bool] = lambda _service: False
+    """Returns whether somebody took a version's processes away, and others start in their place."""
 
 
 class ObservedWorld:
@@ -183,6 +187,7 @@ class ObservedWorld:
                     for name, margins in self._policy.metrics.items()
                     if margins.webhook
                 },
+                replaced=partial(place.replaced, record.candidate),
             )
         return self._replayers[versions]
 

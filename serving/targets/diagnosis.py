@@ -35,6 +35,22 @@ def sentence(pods: Iterable[Object]) -> str:
     return "; ".join([found[0], *steps[:1]]) + others
 
 
+def replaced(pods: Iterable[Object]) -> bool:
+    """Return whether pods of a version that served were taken away, and others start.
+
+    An engine that crashes starts again in its pod, and is counted there; a pod that was deleted or
+    evicted has a successor that never started before.
+    """
+    return any("deletionTimestamp" in pod["metadata"] or _is_new(pod) for pod in pods)
+
+
+def _is_new(pod: Object) -> bool:
+    status = pod.get("status", {})
+    ready = {"type": "Ready", "status": "True"}.items()
+    starts = not any(ready <= each.items() for each in status.get("conditions", []))
+    return starts and not any(c.get("restartCount") for c in status.get("containerStatuses", []))
+
+
 def warning(events: Iterable[Object], service: str) -> str:
     """Return the newest warning about a version; empty where there is none.
 

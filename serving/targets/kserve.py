@@ -33,7 +33,7 @@ from serving.sources.pods import PodCounters, Scraper
 from serving.sources.replay import Load, Prompt
 from serving.sources.world import ObservedWorld, Place
 from serving.targets import checks, configmaps, probe
-from serving.targets.diagnosis import sentence, warning
+from serving.targets.diagnosis import replaced, sentence, warning
 from serving.targets.scrape import PodScraper, PrometheusScraper, prometheus
 from serving.targets.target import MAX_NEW_TOKENS, prompts_from_json, prompts_to_json
 from serving.traffic import Traffic
@@ -205,6 +205,7 @@ class ClusterTarget:
             partial(self.observed, name),
             partial(self.counters, name),
             self.why,
+            self.replaced,
         )
         load = Load(max_new_tokens=max_new_tokens)
         return ObservedWorld(place, policy, prompts, load, time.time)
@@ -215,6 +216,13 @@ class ClusterTarget:
             return sentence(self.pods(service)) or warning(self._warnings(), service)
         except (Forbidden, Unreachable) as problem:
             return f"{problem}; {problem.hint}"  # a diagnosis; whoever asks goes on without it
+
+    def replaced(self, service: str) -> bool:
+        """Return whether somebody took a version's pods away, and others start."""
+        try:
+            return replaced(self.pods(service))
+        except (Forbidden, Unreachable):
+            return False
 
     def pods(self, service: str) -> list[Object]:
         """Return a version's pods."""

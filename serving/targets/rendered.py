@@ -133,6 +133,7 @@ class RenderedTarget:
             partial(self.observed, name),
             partial(self.counters, name),
             self.why,
+            self.real.replaced,
         )
         load = Load(max_new_tokens=max_new_tokens)
         return _World(self, place, policy, prompts, load)

@@ -112,6 +112,18 @@ def test_a_candidate_that_gives_no_answer_errs(
     assert pairs.scores["quality"].tolist() == [[-1, 200]] * 2
 
 
+@pytest.mark.parametrize(
+    ("candidate", "left"), [(None, 0), ({"breaks_off": True}, 0), ({"status": 500}, 2)]
+)
+def test_a_candidate_whose_replicas_were_taken_away_is_not_blamed_for_silence(
+    tmp_path: Path, candidate: dict[str, object] | None, left: int
+) -> None:
+    engine = None if candidate is None else _engine(**candidate)
+    with _replayer(tmp_path, engine, _engine(), replaced=lambda: True) as replayer:
+        pairs, cursor = replayer.replay(None, 2)
+        assert (len(pairs), replayer.remaining(cursor)) == (left, 2)
+
+
 def test_without_the_stable_version_there_is_nothing_to_compare(tmp_path: Path) -> None:
     with _replayer(tmp_path, _engine(), None) as replayer:
         pairs, cursor = replayer.replay(None, 3)

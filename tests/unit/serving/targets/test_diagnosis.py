@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.targets.diagnosis import sentence, warning
+from serving.targets.diagnosis import replaced, sentence, warning
 
 
 def _pod(*, requests: dict[str, str] | None = None, **status: Any) -> dict[str, Any]:
@@ -160,3 +160,28 @@ def test_without_a_pod_the_newest_warning_about_the_version_tells() -> None:
     whole = _event("m-v2", "no runtime", "", lastTimestamp=None, series=again)
     assert warning([*events, whole], "m-v2") == "ReplicaSet m-v2: FailedCreate: no runtime"
     assert warning(events, "m-v3") == ""
+
+
+def _state(ready: str, restarts: int) -> dict[str, Any]:
+    return _pod(
+        conditions=[{"type": "Ready", "status": ready}],
+        containerStatuses=[_container("engine", {}, restartCount=restarts)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("pods", "found"),
+    [
+        ([_state("True", 0)], False),
+        ([_state("True", 3)], False),
+        ([_state("False", 1)], False),  # it crashed
+        ([_state("False", 0)], True),  # a successor
+        ([_pod(phase="Pending")], True),
+        ([_state("True", 0) | {"metadata": {"name": "p", "deletionTimestamp": "now"}}], True),
+        ([], False),
+    ],
+)
+def test_a_pod_that_was_taken_away_is_told_from_one_that_crashed(
+    pods: list[Any], found: bool
+) -> None:
+    assert replaced(pods) is found
