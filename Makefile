@@ -55,7 +55,7 @@ ON_CLUSTER = $(BIN)/python -m tests.cluster run -- $(BIN)/python -m pytest -q
 test-cluster: cluster-up ## tests on the real cluster: two at a time, then those that want it alone
 	@failed=0; \
 	$(ON_CLUSTER) -n 2 --dist loadfile -m "cluster and not alone" tests/cluster || failed=1; \
-	$(ON_CLUSTER) -n 0 -m "cluster and alone" \
+	PENSTOCK_TEST_CPU=600m $(ON_CLUSTER) -n 0 -m "cluster and alone" \
 	  --ignore=tests/cluster/test_cleanup.py tests/cluster || failed=1; \
 	exit $$failed
 
@@ -63,7 +63,7 @@ test-cluster-again: cluster-up ## those that failed, alone
 	@$(ON_CLUSTER) -n 0 -m cluster --last-failed --last-failed-no-failures=none tests/cluster
 
 chaos: cluster-up ## every disturbance of a rollout five times: two hours
-	@PENSTOCK_CHAOS=5 $(ON_CLUSTER) -n 0 -m cluster tests/cluster/test_chaos.py
+	@PENSTOCK_TEST_CPU=600m PENSTOCK_CHAOS=5 $(ON_CLUSTER) -n 0 -m cluster tests/cluster/test_chaos.py
 
 test-cleanup: setup ## starts clusters, ends them in every way, and looks for what is left
 	@$(BIN)/python -m pytest -q -n 0 -m cluster tests/cluster/test_cleanup.py

@@ -80,8 +80,9 @@ class Stage:
     more: dict[str, Any] = field(default_factory=dict)
     """Of `target.kserve`."""
 
-    cpu: str = "400m"
-    """Of a pod; its engine needs 5 to 15 seconds of one processor to start."""
+    cpu: str = os.environ.get("PENSTOCK_TEST_CPU", "400m")
+    """Of a pod; its engine needs 5 to 15 seconds of one processor to start. Two processors have room for
+    four of them, or for three with 600m."""
 
     def __post_init__(self) -> None:
         self.settings = Settings(home=self.folder / "home")

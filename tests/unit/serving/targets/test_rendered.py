@@ -44,6 +44,9 @@ class Real:
     def why(self, _service: str) -> str:
         return ""
 
+    def replaced(self, _service: str) -> bool:
+        return False
+
     def counters(self, *_: str) -> Any:
         raise AssertionError("nothing is counted before the ramp")
 
