@@ -81,8 +81,8 @@ class Stage:
     """Of `target.kserve`."""
 
     cpu: str = os.environ.get("PENSTOCK_TEST_CPU", "400m")
-    """Of a pod; its engine needs 5 to 15 seconds of one processor to start. Two processors have room for
-    four of them, or for three with 600m."""
+    """Of a pod; its engine needs 5 to 15 seconds of one processor to start. Two have room for
+    four pods of 400m, or for three of 600m."""
 
     def __post_init__(self) -> None:
         self.settings = Settings(home=self.folder / "home")
