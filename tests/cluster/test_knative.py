@@ -29,6 +29,9 @@ from tests.fakes.knative import shares
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.enable_socket]
 
 _SERVICES = "services.serving.knative.dev"
+_PREDICTOR = f"{NAME}-predictor"
+"""KServe's name of the Knative Service."""
+
 _AUTOSCALER: Object = {  # KServe reads Knative's lowest scales in it
     "apiVersion": "v1",
     "kind": "List",
@@ -109,7 +112,7 @@ class Faked:
             "conditions": [{"type": "Ready", "status": "True"}],
         }
         patch = json.dumps({"status": status})
-        _kubectl("-n", self.stage.namespace, "patch", _SERVICES, NAME, "--subresource=status",
+        _kubectl("-n", self.stage.namespace, "patch", _SERVICES, _PREDICTOR, "--subresource=status",
                  "--type=merge", f"--patch={patch}")  # fmt: skip
         until(
             f"KServe has seen {name}",
@@ -137,7 +140,7 @@ class Faked:
         return template not in self.revisions
 
     def _service(self) -> Object:
-        text = _kubectl("-n", self.stage.namespace, "get", _SERVICES, NAME, "-o", "json")
+        text = _kubectl("-n", self.stage.namespace, "get", _SERVICES, _PREDICTOR, "-o", "json")
         found: Object = json.loads(text)
         return found
 
@@ -207,7 +210,9 @@ def test_what_kserve_forbids_in_this_mode(served: Faked) -> None:
 
 
 def _exists(namespace: str) -> bool:
-    found = _kubectl("-n", namespace, "get", _SERVICES, NAME, "--ignore-not-found", "-o", "name")
+    found = _kubectl(
+        "-n", namespace, "get", _SERVICES, _PREDICTOR, "--ignore-not-found", "-o", "name"
+    )
     return bool(found)
 
 
