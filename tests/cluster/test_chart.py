@@ -237,7 +237,7 @@ def test_install_upgrade_and_uninstall_leave_traffic_and_nothing_stray(
         until("more users", lambda: users.asked > asked + 100)
         assert users.failures == []
 
-    assert installed() == before
+    assert installed() <= before  # another test's namespace may have gone meanwhile
     assert cluster_wide() == wide
     assert run("get", "secrets", "-l", "owner=helm", "-o", "name") == ""
     assert run("get", "all,sa,role,rolebinding,networkpolicy", "-o", "name", "-l", PART_OF) == ""
