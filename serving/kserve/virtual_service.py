@@ -8,7 +8,8 @@ with `PILOT_ENABLE_STATUS` and more, and its `observedGeneration` is known to la
 every answer to users says by which weights it was routed, in a header that the rule itself sets,
 and weights count once an answer says them.
 
-Rules are tried in their order, unlike Gateway API's: those that name a version come first.
+Rules are tried in their order, unlike Gateway API's: those that name a version come first. None has a
+timeout: Istio's default is none, and its definition refuses zero.
 """
 
 from __future__ import annotations
@@ -93,7 +94,6 @@ def _rules(weights: Mapping[str, int], namespace: str) -> list[Object]:
         {
             "match": [{"headers": {SERVICE.lower(): {"exact": service}}}],
             "route": [_to(service, namespace)],
-            "timeout": "0s",
             "retries": _RETRIES,
         }
         for service in sorted(weights)
@@ -103,7 +103,6 @@ def _rules(weights: Mapping[str, int], namespace: str) -> list[Object]:
             {**_to(service, namespace), "weight": weights[service]} for service in sorted(weights)
         ],
         "headers": {"response": {"set": {WEIGHTS.lower(): told(weights)}}},
-        "timeout": "0s",
         "retries": _RETRIES,
     }
     return [*alone, everybody]
