@@ -8,8 +8,8 @@ with `PILOT_ENABLE_STATUS` and more, and its `observedGeneration` is known to la
 every answer to users says by which weights it was routed, in a header that the rule itself sets,
 and weights count once an answer says them.
 
-Rules are tried in their order, unlike Gateway API's: those that name a version come first. None has a
-timeout: Istio's default is none, and its definition refuses zero.
+Rules are tried in their order, unlike Gateway API's: those that name a version come first. None has
+a timeout: Istio's default is none, and its definition refuses zero.
 """
 
 from __future__ import annotations
