@@ -20,7 +20,7 @@ from penstock.cli.edge import (
     settings_of,
     target_options,
 )
-from penstock.cli.rollout_export import experiment
+from penstock.cli.rollout_experiment import experiment
 from penstock.cli.rollout_render import go_back, rendered, step
 from penstock.core.errors import ConfigurationError, Interrupted, RolledBack
 

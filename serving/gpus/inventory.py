@@ -67,11 +67,6 @@ def room(inventory: Inventory, wanted: Ask) -> int:
     )
 
 
-def fits(inventory: Inventory, wanted: Ask, replicas: int) -> bool:
-    """Return whether so many more pods would find their devices."""
-    return room(inventory, wanted) >= replicas
-
-
 def given_back(inventory: Inventory, resource: str, held: Iterable[tuple[str, int]]) -> Inventory:
     """Return what would be free if some pods gave up what they hold of a resource, by node."""
     more: dict[str, int] = {}

@@ -14,7 +14,7 @@ the real KServe controller with a Knative that was faked: tests/cluster/test_kna
 * A status may be of the time before a write, and its `observedGeneration` is the Knative Service's,
   not this object's: a candidate carries the name of the revision that was newest before it.
 * What is not the candidate's goes to `latestRolledoutRevision`, the last that had everything.
-* A percentage without another template is a roll back of what was promoted: `reverted`.
+* A percentage without another template is a roll back of what was promoted, one step.
 * After a roll back the refused template stays in the spec, at 0 %; the next candidate replaces it.
 * Any edit of the template, also of a label or annotation, is another revision. So annotations are
   complete from the beginning; a later change of tag routing would make one.
@@ -127,17 +127,12 @@ def promoted(obj: Object) -> Object:
 
 
 def rolled_back(obj: Object) -> Object:
-    """Return the InferenceService whose candidate gets nothing; its template stays in the spec."""
-    return _spec(obj, {**obj["spec"]["predictor"], "canaryTrafficPercent": 0})
+    """Return the InferenceService whose candidate gets nothing; its template stays in the spec.
 
-
-def reverted(obj: Object) -> Object:
-    """Return the InferenceService that goes back from what was promoted last, one step, no more.
-
-    The same write as `rolled_back`: KServe sees a split over one revision, and takes the one
-    before.
+    Written after a promotion it goes back from that one, one step, no more: KServe sees a split
+    over one revision, and takes the one before.
     """
-    return rolled_back(obj)
+    return _spec(obj, {**obj["spec"]["predictor"], "canaryTrafficPercent": 0})
 
 
 def candidate_ready(obj: Object) -> bool:

@@ -177,7 +177,7 @@ def test_a_candidate_ramps_and_is_promoted_and_left_again(served: Faked) -> None
     served.traffic([("latest", 100)])
     assert knative.observed(served.obj) == {second: 100}
     assert len(served.revisions) == 2, "a promotion makes no revision"
-    served.write(knative.reverted)
+    served.write(knative.rolled_back)
     served.traffic([("latest", 0), (second, 100)])  # a split over one revision
     served.traffic([("latest", 0), (f"{NAME}-00001", 100)])  # which KServe reads as going back
 

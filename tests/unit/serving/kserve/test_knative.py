@@ -93,7 +93,7 @@ def test_what_was_promoted_is_left_again_by_one_write() -> None:
     stage.candidate(2)
     stage.knative.ready()
     stage.write(knative.promoted(stage.obj))
-    stage.write(knative.reverted(stage.obj))
+    stage.write(knative.rolled_back(stage.obj))
     shares = {name: share for name, share in knative.observed(stage.obj).items() if share}
     assert shares == {"chat-00001": 100}
 
