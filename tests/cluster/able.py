@@ -7,6 +7,9 @@ import platform
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.places import REPOSITORY
 
 _GO = (1, 26)
 _TRY = "mount -t tmpfs tmpfs /mnt && ip link add node0 type bridge"
@@ -30,6 +33,9 @@ class Machine:
     namespaces: str
     """Why namespaces of one's own cannot be had; empty if they can."""
 
+    checkout: Path = REPOSITORY
+    """Where this project lies; engines' pods read it there."""
+
 
 def missing(machine: Machine) -> list[str]:
     """Return what keeps a cluster from running, one phrase each."""
@@ -40,6 +46,9 @@ def missing(machine: Machine) -> list[str]:
         "root is needed": machine.root,
         f"Go >= 1.26 is needed, found: {go or 'none'}": machine.go >= _GO,
         f"no namespaces: {machine.namespaces}": not machine.namespaces,
+        f"pods have a /tmp of their own, this is {machine.checkout}": (
+            Path("/tmp") not in machine.checkout.parents  # noqa: S108 - nothing is written there
+        ),
     }
     return [phrase for phrase, holds in conditions.items() if not holds]
 

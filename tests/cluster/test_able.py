@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.able import Machine, missing
 
-FIT = Machine("Linux x86_64", "debian 12", root=True, go=(1, 26, 8), namespaces="")
+FIT = Machine("Linux x86_64", "debian 12", True, (1, 26, 8), "", Path("/srv/penstock"))
+COVERED = Path("/tmp/a/b")  # noqa: S108 - nothing is written there
 
 
 def test_a_fit_machine_lacks_nothing() -> None:
@@ -24,6 +26,7 @@ def test_a_fit_machine_lacks_nothing() -> None:
         (replace(FIT, go=()), "found: none"),
         (replace(FIT, go=(1, 9, 9)), "found: 1.9.9"),
         (replace(FIT, namespaces="unshare failed"), "unshare failed"),
+        (replace(FIT, checkout=COVERED), str(COVERED)),
     ],
 )
 def test_one_thing_that_is_missing_is_named(machine: Machine, said: str) -> None:
@@ -32,4 +35,5 @@ def test_one_thing_that_is_missing_is_named(machine: Machine, said: str) -> None
 
 
 def test_everything_that_is_missing_is_named_at_once() -> None:
-    assert len(missing(Machine("Windows AMD64", "unknown", root=False, go=(), namespaces="x"))) == 5
+    nothing = Machine("Windows AMD64", "unknown", False, (), "x", COVERED)
+    assert len(missing(nothing)) == 6

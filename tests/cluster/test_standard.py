@@ -106,7 +106,7 @@ def test_a_split_that_kserve_does_not_make_is_noticed_and_refused(stage: Stage) 
     until("the new version", lambda: ready(_get(stage))[0])
     assert before
     assert _pods(stage, "2") >= before, "no pod was restarted"
-    assert standard.split(_get(stage), _route(stage)).ok
+    until("the route to follow", lambda: standard.split(_get(stage), _route(stage)).ok)
 
 
 def _get(stage: Stage) -> Object:
