@@ -385,6 +385,14 @@ class KServe(_Part):
     runtime_class: str | None = Field(
         None, description="RuntimeClass of every pod, such as nvidia; null: the cluster's default."
     )
+    drain_s: int = Field(
+        45,
+        ge=5,
+        le=3600,
+        description="How long a removed pod goes on answering what it has begun before its engine "
+        "is told to end, in seconds: as long as the longest answer, and never less than gateways "
+        "need to hear that it goes.",
+    )
     prometheus: str | None = Field(
         None,
         pattern=r"^https?://[^/]+(/.*)?$",

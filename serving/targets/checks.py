@@ -117,6 +117,7 @@ def facts_of(found: Found, where: KServe, storage: Storage) -> Facts:
         registry=where.images or "",
         runtime_class=where.runtime_class or "",
         offers=found.offers or (),
+        drain_s=where.drain_s,
     )
 
 

@@ -112,6 +112,7 @@ class Stage:
             "mode": self.mode,
             "storage": f"pvc://{CLAIM}/checkpoints={self.store}",
             "runtime_class": "penstock-host-python",
+            "drain_s": 10,  # answers here take less than a second
             **self.more,
         }
 

@@ -237,8 +237,9 @@ def test_the_gateway_is_the_specs_then_kserves_then_the_default() -> None:
 
 
 def test_the_objects_depend_on_what_was_found() -> None:
-    where = KServe.model_validate({"images": "ghcr.io/org", "runtime_class": "nvidia"})
-    facts = facts_of(WELL, where, Storage(secret="s"))
+    told = {"images": "ghcr.io/org", "runtime_class": "nvidia", "drain_s": 600}
+    facts = facts_of(WELL, KServe.model_validate(told), Storage(secret="s"))
+    assert facts.drain_s == 600
     assert facts.gateway == Gateway(domain="models.example")
     assert facts.image("x") == f"ghcr.io/org/x:{facts.version}"
     assert (facts.runtime_class, facts.storage.secret) == ("nvidia", "s")
