@@ -166,7 +166,9 @@ class Controller:
         made = step(record, batch, seen, judge)
         if isinstance(made.action, Remove):
             self._cluster.delete(self._traffic.served, made.action.service)
-        still = isinstance(made.action, Stay | Remove) and not (batch.size or batch.cursors)
+        still = isinstance(made.action, Stay | Remove) and not (
+            batch.size or batch.cursors or made.record.settled_at != record.settled_at
+        )
         if not still:
             event = events.looked(batch, seen, made.action)
             if made.record.phase == "promoted" and record.phase != "promoted":

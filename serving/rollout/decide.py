@@ -268,8 +268,11 @@ def _ramp(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Action:
     thin = _thin(record, missing, judge) if missing else ""
     if missing and not thin:
         return _prove(missing, spent_s, policy.deadlines.step_s, policy)
-    if record.step >= len(policy.proof) and spent_s < policy.soak_s:
-        return Stay(f"{record.weight} % for {spent_s:.0f} of {policy.soak_s:g} s")
+    # not since the step began: a gateway may be slow to follow, and a source silent
+    watched_s = record.watched_s(record.read_at or seen.now)
+    if record.step >= len(policy.proof) and watched_s < policy.soak_s:
+        shown = f"{record.weight} % watched for {watched_s:.0f} of {policy.soak_s:g} s"
+        return _in_time(spent_s, policy.deadlines.step_s, shown)
     shown = f"{record.evidence.requests:,} live requests"
     if record.step + 1 < len(policy.steps):
         reason = thin or f"proven live at {record.weight} % ({shown})"
@@ -302,8 +305,9 @@ def _soak(record: Record, seen: Seen, policy: Rollout) -> Action:
     spent_s = seen.now - record.entered_at
     if seen.routed != {record.candidate: 100, record.stable: 0}:
         return _in_time(spent_s, policy.deadlines.step_s, "100 % are not routed yet")
-    if spent_s < policy.soak_s:
-        return Stay(f"100 % for {spent_s:.0f} of {policy.soak_s:g} s, the stable version warm")
+    settled_s = record.watched_s(seen.now)
+    if settled_s < policy.soak_s:
+        return Stay(f"100 % for {settled_s:.0f} of {policy.soak_s:g} s, the stable version warm")
     return Shift("promoted", 100, record.reason)
 
 

@@ -29,6 +29,9 @@ Phase = Literal[
 Doubt = Literal["", "paused", "edited", "stale", "doubt", "inconclusive"]
 Command = Literal["", "pause", "resume", "promote", "rollback"]
 OVER: tuple[Phase, ...] = ("promoted", "rolled_back")
+NOT_KEPT = -1.0
+"""Of a rollout that began before this was kept: its time counts from `entered_at`, so that what it
+decided can still be replayed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +65,12 @@ class Record:
     arrived: int = 0
     """Live requests of both versions since the step of the ramp began."""
 
+    settled_at: float = NOT_KEPT
+    """When its weight was first seen in force, and on the ramp counted from; 0: not yet."""
+
+    read_at: float = 0.0
+    """When the live counters were read last, whatever they said."""
+
     held: Doubt = ""
     """Why it is held; empty when it is not."""
 
@@ -87,6 +96,12 @@ class Record:
 
     contents: Mapping[str, str] | None = None
     """Version's object → what tells its content, as this rollout saw it first."""
+
+    def watched_s(self, until: float) -> float:
+        """Return for how long its weight had been in force at a time, in seconds."""
+        if self.settled_at == NOT_KEPT:
+            return until - self.entered_at
+        return max(0.0, until - self.settled_at) if self.settled_at else 0.0
 
     @property
     def over(self) -> bool:
@@ -126,7 +141,9 @@ def first_record(candidate: str, stable: str, policy: Rollout, now: float) -> Re
     """Return the record of a rollout that begins now, in seconds since the epoch."""
     evidence = Judge(policy).start()
     digest = digest_of(policy.model_dump_json())
-    return Record(candidate, stable, digest, evidence, started_at=now, entered_at=now)
+    return Record(
+        candidate, stable, digest, evidence, started_at=now, entered_at=now, settled_at=0.0
+    )
 
 
 def link(chain: str, event: str) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple, assert_never
 from serving.rollout.decide import Action, Hold, Remove, Resume, Seen, Shift, Stay, next_action
 from serving.rollout.evidence import Batch
 from serving.rollout.judge import Judge, Verdict
-from serving.rollout.record import Record
+from serving.rollout.record import NOT_KEPT, Record
 
 LIVE = "live"
 """Source of live counters; its cursor starts anew whenever the weight changes."""
@@ -41,12 +41,27 @@ def step(record: Record, batch: Batch, seen: Seen, judge: Judge) -> Step:
             evidence_at=seen.now if batch.size else record.evidence_at,
             arrived=record.arrived + batch.candidate.requests + batch.stable.requests,
         )
+    record = _settled(record, batch, seen)
     if unknown := seen.contents.keys() - (record.contents or {}).keys():
         first = {name: seen.contents[name] for name in sorted(unknown)}
         record = replace(record, contents={**(record.contents or {}), **first})
     verdict = judge.verdict(record.evidence)
     action = next_action(record, verdict, seen, judge)
     return Step(_apply(record, action, seen.now), action, verdict)
+
+
+def _settled(record: Record, batch: Batch, seen: Seen) -> Record:
+    """Note since when users meet the weight, and until when they were watched at it."""
+    if record.settled_at == NOT_KEPT:
+        return record
+    read = LIVE in batch.cursors
+    in_force = (seen.routed or {}).get(record.candidate) == record.weight
+    begins = in_force and (read or record.phase == "soak") and record.settled_at == 0
+    return replace(
+        record,
+        settled_at=seen.now if begins else record.settled_at,
+        read_at=seen.now if read else record.read_at,
+    )
 
 
 def _apply(record: Record, action: Action, now: float) -> Record:
@@ -65,6 +80,7 @@ def _apply(record: Record, action: Action, now: float) -> Record:
                 held_at=0.0,
                 command="",
                 arrived=0,
+                settled_at=min(record.settled_at, 0.0),  # which keeps NOT_KEPT
                 cursors=_without(record.cursors, LIVE),  # what came before was at another weight
             )
         case Hold(doubt, reason):
@@ -76,6 +92,7 @@ def _apply(record: Record, action: Action, now: float) -> Record:
                 held_at=0.0,
                 reason=reason,
                 command="",
+                settled_at=min(record.settled_at, 0.0),
                 cursors=_without(record.cursors, LIVE),  # what came meanwhile was held
             )
         case _:
