@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test soak conformance chaos cluster-up cluster-down cluster-status cluster-shell \
-	test-cluster test-cluster-again test-cleanup unit check fix golden lock clean
+	test-cluster test-cluster-again test-cleanup test-kfp unit check fix golden lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -68,6 +68,9 @@ chaos: cluster-up ## every disturbance of a rollout five times: two hours
 test-cleanup: setup ## starts clusters, ends them in every way, and looks for what is left
 	@$(BIN)/python -m pytest -q -n 0 -m cluster tests/cluster/test_cleanup.py
 
+test-kfp: setup ## what we need of Kubeflow Pipelines; PENSTOCK_TEST_KFP=URL: of a real one, too
+	@$(BIN)/python -m pytest -q -n 0 tests/contract/test_kfp.py
+
 unit: setup ## the quick ones
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not integration and not soak and not conformance and not cluster"
 
@@ -89,12 +92,13 @@ golden: setup ## regenerate what golden tests compare: read the diff before you 
 	@$(BIN)/python -m penstock.cli.schema
 	@$(BIN)/python -m tests.unit.serving.kserve.objects
 	@$(BIN)/python -m tests.unit.serving.sizing.table
+	@$(BIN)/python -m tests.unit.components.training.jobs
 	@$(BIN)/python -m tests.unit.deploy.chart
 	@$(BIN)/python -c "from registry.passport import schema_text; import sys; sys.stdout.write(schema_text())" > docs/reference/passport.schema.json
 
 lock: setup ## resolve the pins again
-	@for e in core local cluster storage quantize dev; do \
-	  case $$e in core) x="";; dev) x="--extra quantize --extra cluster --group dev";; *) x="--extra $$e";; esac; \
+	@for e in core local cluster storage quantize steps train dev; do \
+	  case $$e in core) x="";; dev) x="--extra quantize --extra train --extra cluster --group dev";; *) x="--extra $$e";; esac; \
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $$x pyproject.toml -o requirements/$$e.txt; done
 
 clean: ## remove what can be made again

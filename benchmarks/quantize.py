@@ -70,7 +70,7 @@ def generated(folder: Path, size: Dimensions) -> Path:
         pad_token_id=0,
     )
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    from components.steps.export import write_portable_config
+    from components.training.export import write_portable_config
 
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copyfile(EXAMPLE / "model" / name, folder / name)

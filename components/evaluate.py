@@ -12,6 +12,7 @@ def evaluate(
     checkpoint: dsl.Input[dsl.Model],
     evaluation: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
 ) -> None:
     """Run the suite, compare with the champion, and stop the run when the gate says no.
 
@@ -21,13 +22,14 @@ def evaluate(
         checkpoint: Manifest from `quantize`.
         evaluation: Result and per-item records.
         metrics: The headline numbers, for the UI.
+        page: Every skill beside the champion's, for the UI.
     """
     import os
 
     from components.steps import verbs
     from components.steps.context import step
+    from components.steps.scalars import scalars
 
-    with step("evaluate", os.environ) as context:
-        headline = verbs.evaluate(context, spec, resolved, checkpoint.path, evaluation.path)
-        for name, value in headline.items():
-            metrics.log_metric(name, value)
+    with step("evaluate", os.environ, page.path, spec) as context:
+        verbs.evaluate(context, spec, resolved, checkpoint.path, evaluation.path)
+        metrics.metadata.update(scalars("evaluate", context.detail))

@@ -13,3 +13,6 @@ QUANTIZE = f"penstock-quantize-python:{__version__}"
 
 TRTLLM = f"penstock-trtllm-python:{__version__}"
 """Holds TensorRT-LLM, and the wheel in an environment of its own."""
+
+TRAIN = f"penstock-train-python:{__version__}"
+"""Holds the wheel with the `train` extra."""

@@ -10,9 +10,18 @@ from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
 from pipelines.engine import engine
+from pipelines.evaluate import evaluate
 from pipelines.lifecycle import lifecycle
+from pipelines.retrain import retrain
+from pipelines.rollback import rollback
 
-PIPELINES: dict[str, BaseComponent] = {"engine": engine, "lifecycle": lifecycle}
+PIPELINES: dict[str, BaseComponent] = {
+    "engine": engine,
+    "evaluate": evaluate,
+    "lifecycle": lifecycle,
+    "retrain": retrain,
+    "rollback": rollback,
+}
 
 
 def compile_text(pipeline: BaseComponent) -> str:

@@ -2,10 +2,15 @@
 
 from kfp import dsl
 
-from components.build_engine import build_engine, judge_engine, plan_engine, resolve_engine
-from components.conclude import conclude
-from components.pull import pull
-from components.scan import scan
+from pipelines.tasks import (
+    build_engine,
+    conclude,
+    judge_engine,
+    plan_engine,
+    pull,
+    resolve_engine,
+    scan,
+)
 
 
 @dsl.pipeline(name="penstock-engine")

@@ -19,20 +19,33 @@ def lint(text: str) -> list[str]:
     """Return one sentence per construct that would break, naming the task; empty when clean."""
     spec: Ir = next(iter(yaml.safe_load_all(text)))
     problems: list[str] = []
-    for group, dag in _dags(spec):
+    for group, dag, given in _dags(spec):
         for name, task in dag.get("tasks", {}).items():
             where = f"{group}/{name}"
             problems += [f"{where}: {p}" for p in _task_problems(spec, dag, task)]
+            problems += [f"{where}: {p}" for p in _not_given(task, given)]
     for name, executor in spec.get("deploymentSpec", {}).get("executors", {}).items():
         problems += [f"{name}: {p}" for p in _executor_problems(executor)]
     return problems
 
 
-def _dags(spec: Ir) -> Iterator[tuple[str, Ir]]:
-    yield "root", spec["root"]["dag"]
-    for name, component in spec.get("components", {}).items():
+def _dags(spec: Ir) -> Iterator[tuple[str, Ir, set[str]]]:
+    """Yield groups of tasks with the names of the parameters that each is given."""
+    groups = {"root": spec["root"], **spec.get("components", {})}
+    for name, component in groups.items():
         if "dag" in component:
-            yield name, component["dag"]
+            given = component.get("inputDefinitions", {}).get("parameters", {})
+            yield name, component["dag"], set(given)
+
+
+def _not_given(task: Ir, given: set[str]) -> Iterator[str]:
+    for name, source in task.get("inputs", {}).get("parameters", {}).items():
+        key = source.get("componentInputParameter", "")
+        if key and key not in given:
+            yield (
+                f"{name} is a parameter that the compiler does not hand into the group: a resource "
+                "alone makes no input; give it to a component of the group too"
+            )
 
 
 def _task_problems(spec: Ir, dag: Ir, task: Ir) -> Iterator[str]:
@@ -103,5 +116,7 @@ def _executor_problems(executor: Ir) -> Iterator[str]:
         yield "installs packages at run time: unpinned, and impossible without a network"
     if "WORKSPACE_PATH" in command or "workspace" in executor:
         yield "uses the workspace: deleted after every local run"
+    if container.get("env"):
+        yield "sets environment variables: the local runner sets them here too; use the image's"
     if not container.get("image"):
         yield "no image"

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,28 @@ class Sight:
     """`done`, `total` and `unit` of the step that runs, if it tells."""
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which pipeline is run, and how."""
+
+    pipeline: Pipeline = "lifecycle"
+    parameters: Mapping[str, str | float | bool] = field(default_factory=dict)
+    """Beside the spec."""
+
+    held: tuple[int, ...] = ()
+    """Files whose locks last as long as the run's process does, even if this one is killed."""
+
+
+LIFECYCLE = Asked()
+
+
 def execute(
     spec: ModelSpec,
     env: Mapping[str, str],
     *,
     started_at: float,
     watch: Callable[[Sight], None],
-    pipeline: Pipeline = "lifecycle",
+    asked: Asked = LIFECYCLE,
 ) -> RunRecord:
     """Run a pipeline on this machine and return what happened.
 
@@ -53,8 +68,8 @@ def execute(
         spec: What to run.
         env: The environment of the steps; `PENSTOCK_RUN_ID` names the run.
         started_at: When the run began, in seconds since the epoch.
-        watch: Called several times a second while the run goes on.
-        pipeline: Which one.
+        watch: Called several times a second while the run goes on; what it raises ends the run.
+        asked: Which pipeline, and its parameters beside the spec.
     """
     settings = Settings.from_env(env)
     check_paths(settings)
@@ -63,9 +78,10 @@ def execute(
     write_atomically(run_dir / "begun", repr(started_at))
     write_atomically(run_dir / "spec.json", spec.to_json())
     request = {
-        "pipeline": pipeline,
+        "pipeline": asked.pipeline,
         "run_dir": str(run_dir),
         "spec": as_parameter(spec.to_json()),
+        "parameters": dict(asked.parameters),
     }
     with (run_dir / "logs" / "pipeline.log").open("ab") as log:
         process = subprocess.Popen(
@@ -75,6 +91,7 @@ def execute(
             stderr=subprocess.STDOUT,
             env={**env, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,  # one signal to the group ends every step
+            pass_fds=asked.held,
         )
     try:
         assert process.stdin is not None  # noqa: S101 - PIPE was asked for

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ CHALLENGER = "challenger"
 PREVIOUS = "previous"
 _ROOT_TAG = "penstock.root"
 _EVIDENCE_TAG = "penstock.evidence"
+_WORK_TAG = "penstock.work"
+_BATCH = 1000  # most metrics that MLflow takes at once
 PASSPORT = "passport.json"
 EVALUATION = "evaluation.json"
 
@@ -106,6 +109,28 @@ class Catalog:
             if challenger is not None and challenger.number == number:
                 self._client.delete_registered_model_alias(name, CHALLENGER)
             return self.version(name, number)
+
+    def follow(self, name: str, work: str, params: Mapping[str, str]) -> Followed:
+        """Return the run that a piece of work is logged to: the one from before, or a new one.
+
+        Args:
+            name: Of the model.
+            work: Digest of what goes in: interrupted and done again, it is one run.
+            params: Logged when the run is new.
+        """
+        with _refusals(name):
+            if self._joined is not None:
+                return Followed(self._client, self._joined, owned=False)
+            experiment = self._experiment_of(name)
+            found = self._client.search_runs([experiment], f"tags.`{_WORK_TAG}` = '{work}'")
+            if found:
+                run_id = found[0].info.run_id
+            else:
+                made = self._client.create_run(experiment, tags={_WORK_TAG: work})
+                run_id = made.info.run_id
+                for key, value in params.items():
+                    self._client.log_param(run_id, key, value)
+            return Followed(self._client, str(run_id), owned=True)
 
     def aliased(self) -> list[Version]:
         """Return every version of ours, of any model, that an alias points at."""
@@ -206,6 +231,9 @@ class Catalog:
         return self.version(name, int(created.version))
 
     def _open_run(self, name: str) -> str:
+        return str(self._client.create_run(self._experiment_of(name)).info.run_id)
+
+    def _experiment_of(self, name: str) -> str:
         experiment_name = f"{self._experiment}/{name}"
         experiment = self._client.get_experiment_by_name(experiment_name)
         if experiment is None:
@@ -213,10 +241,73 @@ class Catalog:
             if self._uri.startswith("sqlite:///"):  # else MLflow writes into the current folder
                 base = Path(self._uri.removeprefix("sqlite:///")).parent / "mlartifacts"
                 location = base.as_uri()
-            identity = self._client.create_experiment(experiment_name, location)
-        else:
-            identity = experiment.experiment_id
-        return str(self._client.create_run(identity).info.run_id)
+            return str(self._client.create_experiment(experiment_name, location))
+        return str(experiment.experiment_id)
+
+
+class Followed:
+    """A run whose curves grow while somebody works; a point that is there is not logged twice."""
+
+    def __init__(self, client: Any, run_id: str, *, owned: bool) -> None:
+        self.run_id = run_id
+        self._client = client
+        self._owned = owned
+        self._last: dict[str, float] = {}
+        self._lost = False
+
+    def point(self, point: Mapping[str, float]) -> None:
+        """Log a point, if MLflow answers: `finish` brings what it missed."""
+        if self._lost:
+            return
+        try:
+            self._log([point])
+        except RegistryError:
+            self._lost = True  # its client waits for minutes: the work must not, at every point
+
+    def finish(self, points: Sequence[Mapping[str, float]], figures: Mapping[str, float]) -> None:
+        """Log every point that is not there yet, and figures; `RegistryError` if that fails.
+
+        Args:
+            points: All of them, in order.
+            figures: Logged once each; one that is a curve's name already is not.
+        """
+        curves = {name for point in points for name in point}
+        self._log([*points, {"step": 0.0, **_without(figures, curves)}])
+        if self._owned:
+            with _refusals(self.run_id):
+                self._client.set_terminated(self.run_id)
+
+    def fail(self) -> None:
+        """Say that the work failed, if MLflow answers."""
+        if self._owned and not self._lost:
+            with suppress(RegistryError), _refusals(self.run_id):
+                self._client.set_terminated(self.run_id, "FAILED")
+
+    def _log(self, points: Sequence[Mapping[str, float]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        with _refusals(self.run_id):
+            new = [
+                Metric(key, value, now, int(point["step"]))
+                for point in points
+                for key, value in point.items()
+                if key != "step" and point["step"] > self._seen(key)
+            ]
+            for start in range(0, len(new), _BATCH):
+                self._client.log_batch(self.run_id, metrics=new[start : start + _BATCH])
+        for metric in new:
+            self._last[metric.key] = max(metric.step, self._last[metric.key])
+
+    def _seen(self, key: str) -> float:
+        if key not in self._last:
+            history = self._client.get_metric_history(self.run_id, key)
+            self._last[key] = max((metric.step for metric in history), default=-1)
+        return self._last[key]
+
+
+def _without(figures: Mapping[str, float], names: Collection[str]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if name not in names}
 
 
 @contextmanager

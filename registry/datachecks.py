@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from penstock.core.errors import DataRefused
 from registry.datasets import Row, read_rows
 
 _NAMED_ROWS = 10
-_EVALUATED = "evaluate"
+_TRAINED, _EVALUATED = "train", "evaluate"
+_OTHER = {_TRAINED: _EVALUATED, _EVALUATED: _TRAINED}
+"""Set → the one that it must share no question with."""
 _SITE = "local_site"
 
 CountTokens = Callable[[Row], int]
@@ -43,11 +45,12 @@ def check(sets: Sets, docs: Path | None) -> dict[str, Any]:
     rows = {name: read_rows(path) for name, path in sets.paths.items()}
     if not rows:
         return {"suites": [], "docs": ""}
-    trained = {row.prompt for row in rows.get("train", [])}
+    asked = {name: {_plain(row.prompt) for row in content} for name, content in rows.items()}
     context = _context(docs)
     suites = []
     for name, content in rows.items():
-        frame = _frame(content, sets.count_tokens, trained if name == _EVALUATED else set())
+        other = asked.get(_OTHER.get(name, ""), set())
+        frame = _frame(content, sets.count_tokens, other)
         result = _validate(context, name, frame, sets.context_length)
         suites.append(_suite(name, content, result))
     page = ""
@@ -73,16 +76,44 @@ def require(report: Mapping[str, Any]) -> None:
         )
 
 
-def _frame(rows: list[Row], count_tokens: CountTokens, trained: set[str]) -> Any:
+_MAY_FOLLOW = {
+    "": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user", "tool"),
+    "tool": ("tool", "assistant", "user"),
+}
+
+
+def in_order(roles: Sequence[str]) -> bool:
+    """Return whether turns are such as are answered: system first, if at all, and the user last.
+
+    A tool's answer may stand where a user would speak.
+    """
+    turns = list(roles[1:] if roles[:1] and roles[0] in ("system", "developer") else roles)
+    before = ["", *turns[:-1]]
+    follows = all(
+        role in _MAY_FOLLOW.get(last, ()) for last, role in zip(before, turns, strict=False)
+    )
+    return follows and turns[-1:] != [] and turns[-1] in ("user", "tool")
+
+
+def _plain(prompt: str) -> str:
+    """Return a prompt without what hides that it is another: case, and white space."""
+    return " ".join(prompt.casefold().split())
+
+
+def _frame(rows: list[Row], count_tokens: CountTokens, other: set[str]) -> Any:
     import pandas as pd
 
     return pd.DataFrame(
         {
             "id": [row.id for row in rows],
             "prompt": [row.prompt for row in rows],
-            "answer": [row.answer for row in rows],
+            "question": [row.messages[-1].content.strip() for row in rows],
+            "answer": [row.answer.strip() for row in rows],
             "tokens": [count_tokens(row) for row in rows],
-            "leaks": [row.prompt in trained for row in rows],
+            "leaks": [_plain(row.prompt) in other for row in rows],
+            "in_order": [in_order([turn.role for turn in row.messages]) for row in rows],
         }
     )
 
@@ -120,8 +151,13 @@ def _validate(context: Any, name: str, frame: Any, context_length: int) -> Any:
     suite.add_expectation(
         gxe.ExpectColumnValuesToBeBetween(column="tokens", max_value=context_length)
     )
-    if name == _EVALUATED:
+    if name in _OTHER:
         suite.add_expectation(gxe.ExpectColumnValuesToBeInSet(column="leaks", value_set=[False]))
+    if name == _TRAINED:  # what is learnt must be such as is asked later
+        suite.add_expectation(
+            gxe.ExpectColumnValueLengthsToBeBetween(column="question", min_value=1)
+        )
+        suite.add_expectation(gxe.ExpectColumnValuesToBeInSet(column="in_order", value_set=[True]))
     definition = context.validation_definitions.add(
         gx.ValidationDefinition(name=name, data=batch, suite=context.suites.add(suite))
     )
@@ -148,12 +184,17 @@ _NAMES = {
     ("expect_column_values_to_be_unique", "prompt"): "no prompt comes twice",
     ("expect_column_value_lengths_to_be_between", "answer"): "answers are not empty",
     ("expect_column_values_to_be_between", "tokens"): "rows fit the context",
-    ("expect_column_values_to_be_in_set", "leaks"): "no prompt is in the training set",
+    ("expect_column_value_lengths_to_be_between", "question"): "questions are not empty",
+    ("expect_column_values_to_be_in_set", "in_order"): "roles are in order",
+}
+_LEAKS = {
+    _TRAINED: "no prompt is in the evaluation set",
+    _EVALUATED: "no prompt is in the training set",
 }
 
 
 def _suite(name: str, rows: list[Row], result: Any) -> dict[str, Any]:
-    expectations = [_expectation(each) for each in result.results]
+    expectations = [_expectation(each, name) for each in result.results]
     return {
         "name": name,
         "rows": len(rows),
@@ -162,12 +203,13 @@ def _suite(name: str, rows: list[Row], result: Any) -> dict[str, Any]:
     }
 
 
-def _expectation(result: Any) -> dict[str, Any]:
+def _expectation(result: Any, suite: str) -> dict[str, Any]:
     config = result.expectation_config
     column = config.kwargs.get("column", "")
+    named = _NAMES.get((config.type, column), f"{config.type}({column})")
     unexpected = result.result.get("unexpected_index_list") or []
     return {
-        "name": _NAMES.get((config.type, column), f"{config.type}({column})"),
+        "name": _LEAKS[suite] if column == "leaks" else named,
         "passed": bool(result.success),
         "failing_rows": [str(each["id"]) for each in unexpected[:_NAMED_ROWS]],
         "failing_count": int(result.result.get("unexpected_count") or 0),

@@ -1,6 +1,7 @@
 """A read-only mirror of a folder that speaks the Hugging Face Hub's protocol.
 
-`ROOT/org/name/` holds a repository's files; its revision is `main`. A file `.penstock-hub.json`
+`ROOT/org/name/` holds a repository's files, `ROOT/datasets/org/name/` a data set's; its revision is
+`main`. A file `.penstock-hub.json`
 in it may say `{"gated": true, "private": true, "revisions": {"v1": "folder"}}`. A commit is a hash
 of the content, so the same files are the same commit everywhere.
 
@@ -72,7 +73,7 @@ class Mirror:
         """Return the revision a request names, or raise the Hub's refusal."""
         org, name = request.match_info["org"], request.match_info["name"]
         revision = request.match_info.get("revision", "main")
-        folder = (self.root / org / name).resolve()
+        folder = (self.root / _place(request) / org / name).resolve()
         inside = folder.is_relative_to(self.root.resolve())
         known = inside and folder.is_dir()
         settings = _settings(folder) if known else {}
@@ -120,11 +121,13 @@ def application(root: Path, *, tokens: frozenset[str] = frozenset()) -> web.Appl
     """Return the server of a folder."""
     app = web.Application()
     app[MIRROR] = Mirror(root, tokens)
-    app.router.add_get("/api/models/{org}/{name}", _info)
-    app.router.add_get("/api/models/{org}/{name}/revision/{revision}", _info)
-    app.router.add_get("/api/models/{org}/{name}/tree/{revision}", _tree)
-    app.router.add_get("/api/models/{org}/{name}/tree/{revision}/{path:.*}", _tree)
+    asked = "/api/{kind:models|datasets}/{org}/{name}"
+    app.router.add_get(asked, _info)
+    app.router.add_get(f"{asked}/revision/{{revision}}", _info)
+    app.router.add_get(f"{asked}/tree/{{revision}}", _tree)
+    app.router.add_get(f"{asked}/tree/{{revision}}/{{path:.*}}", _tree)
     app.router.add_get("/{org}/{name}/resolve/{revision}/{path:.+}", _resolve)
+    app.router.add_get("/{kind:datasets}/{org}/{name}/resolve/{revision}/{path:.+}", _resolve)
     return app
 
 
@@ -158,6 +161,11 @@ def serve(
         web.run_app(app, sock=listener, print=lambda *_: None, access_log=None)
 
 
+def _place(request: web.Request) -> str:
+    """Return the folder of a kind of repositories below the root."""
+    return "datasets" if request.match_info.get("kind") == "datasets" else "."
+
+
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / _SETTINGS
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
@@ -168,7 +176,7 @@ async def _info(request: web.Request) -> web.Response:
     mirror = request.app[MIRROR]
     revision = mirror.open(request)
     org, name = request.match_info["org"], request.match_info["name"]
-    settings = _settings(mirror.root / org / name)
+    settings = _settings(mirror.root / _place(request) / org / name)
     sized = request.query.get("blobs", "").lower() == "true"
     siblings = [
         {"rfilename": path, **({"size": file.size, **_lfs(file)} if sized else {})}

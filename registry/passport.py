@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any, Literal
 
@@ -40,6 +41,38 @@ class Precision(_Part):
     parent_root: str = Field(description="Digest of the checkpoint as it came.")
 
 
+class Inputs(_Part):
+    """What a version was made from, where it was trained: what may become new."""
+
+    base: str = Field(description="The checkpoint it started from, pinned to a commit or digest.")
+    data: dict[str, str] = Field(description="Fingerprint per data set.")
+    strategy: str = Field(description="Digest of the spec's section training.")
+    code: str = Field(description="Version of Penstock.")
+    image: str = Field(description="Image that trains, by digest where it has one.")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it: the same inputs need not be tried twice."""
+        body = json.dumps(self.model_dump(), sort_keys=True)
+        return f"sha256:{hashlib.sha256(body.encode()).hexdigest()}"
+
+
+class Trained(_Part):
+    """What its weights were trained from, and how."""
+
+    base_root: str = Field(description="Digest of the checkpoint that training started from.")
+    data: str = Field(description="Fingerprint of the training set.")
+    strategy: dict[str, Any] = Field(description="Section `training` of the spec.")
+    rows: int = Field(description="Rows trained on.")
+    held_out: int = Field(description="Rows of the training set that were not.")
+    steps: int = Field(description="Optimizer steps.")
+    loss: float = Field(description="Per token of the answers, in nats; mean over the last steps.")
+    eval_loss: float | None = Field(None, description="On the rows held out.")
+    device: str = Field(description="What computed it.")
+    libraries: dict[str, str] = Field(description="Their versions.")
+    tracking_run: str = Field(description="MLflow run that holds its curves.")
+
+
 class Passport(_Part):
     """Everything that is known about a version. `Passport.model_validate(p.model_dump()) == p`."""
 
@@ -52,6 +85,8 @@ class Passport(_Part):
     data: dict[str, str] = Field(description="Fingerprint per data set.")
     runtime_args: list[str] = Field([], description="What the engine is told beside the weights.")
     precision: Precision | None = Field(None, description="How its weights were quantized.")
+    inputs: Inputs | None = Field(None, description="What it was trained from, where it was.")
+    training: Trained | None = Field(None, description="What it was trained from, where it was.")
     evaluation: dict[str, Any] = Field(description="Scores with their intervals.")
     decisions: list[Decision]
     made: Made

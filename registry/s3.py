@@ -47,7 +47,7 @@ class Bucket:
 
     def has(self, manifest: Manifest) -> bool:
         """Return whether the manifest is there, and so all it lists."""
-        with _s3_errors(self._where(manifest, MANIFEST)):
+        with refusals(self._where(manifest, MANIFEST)):
             body = self._body(self._key(manifest, MANIFEST))
         return body is not None and body == manifest.to_json()
 
@@ -63,12 +63,12 @@ class Bucket:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         text = manifest.to_json().encode()
-        with _s3_errors(self._where(manifest, MANIFEST)):
+        with refusals(self._where(manifest, MANIFEST)):
             self._send(self._key(manifest, MANIFEST), text, Digest.of(text))
 
     def _put(self, folder: Path, manifest: Manifest, entry: FileEntry, tell: Teller) -> None:
         key, path = self._key(manifest, entry.path), folder / entry.path
-        with _s3_errors(self._where(manifest, entry.path)):
+        with refusals(self._where(manifest, entry.path)):
             if self._holds(key, entry):
                 tell(entry.size_bytes)
                 return
@@ -232,8 +232,16 @@ def _status(problem: Any) -> int:
 
 
 @contextmanager
-def _s3_errors(where: str) -> Iterator[None]:
-    """Turn the client's errors into ours."""
+def refusals(
+    where: str,
+    needs: str = "PutObject, GetObject, ListBucketMultipartUploads, ListMultipartUploadParts",
+) -> Iterator[None]:
+    """Turn the client's errors into ours.
+
+    Args:
+        where: What was asked for.
+        needs: What the key must be allowed to do.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -242,8 +250,7 @@ def _s3_errors(where: str) -> Iterator[None]:
         code = problem.response.get("Error", {}).get("Code", "")
         raise StoreError(
             f"{where}: refused: {code or _status(problem)}",
-            hint="check the bucket and what the key may do: PutObject, GetObject, "
-            "ListBucketMultipartUploads, ListMultipartUploadParts",
+            hint=f"check the bucket and what the key may do: {needs}",
         ) from problem
     except BotoCoreError as problem:
         raise StoreError(

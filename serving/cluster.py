@@ -35,6 +35,8 @@ Kind = Literal[
     "Node",
     "Namespace",
     "CustomResourceDefinition",
+    "TrainJob",
+    "TrainingRuntime",
 ]
 
 

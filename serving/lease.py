@@ -41,6 +41,14 @@ def release(cluster: Cluster, name: str, owner: str) -> None:
         cluster.delete("Lease", name_of(name))
 
 
+def holder(cluster: Cluster, name: str, now: float) -> str:
+    """Return who holds the lease of a rollout; empty when nobody does, or it ran out."""
+    current = cluster.get("Lease", name_of(name))
+    if current is None or now - _seconds(current["spec"]["renewTime"]) >= DURATION_S:
+        return ""
+    return str(current["spec"]["holderIdentity"])
+
+
 def name_of(name: str) -> str:
     """Return the name of the Lease of a model's rollout."""
     return f"penstock-rollout-{name}"

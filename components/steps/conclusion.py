@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import penstock
+from components.steps import attempts
 from components.steps.context import read_records, write_atomically
 from components.steps.report import render
 from penstock.core.runs import Failure, RunRecord, StepRecord
@@ -29,7 +30,8 @@ def conclude(env: Mapping[str, str], spec: str, state: str, report: str | None =
     """
     settings = Settings.from_env(env)
     run = collect(settings, json.loads(spec), state)
-    page = render(run)
+    attempts.conclude(settings, run)
+    page = render(run, tracking_uri=settings.tracking_uri)
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(settings.run_dir / "record.json", run.model_dump_json(indent=1))
     write_atomically(settings.run_dir / "summary.json", json.dumps(run.summary(), indent=1) + "\n")

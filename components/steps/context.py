@@ -36,6 +36,9 @@ class Context:
     reused: bool = False
     """Set when the work was done by an earlier run."""
 
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The environment, for secrets that the spec names: connections of databases."""
+
     _told_at: float = 0.0
 
     def progress(self, done: float, total: float, unit: str) -> None:
@@ -49,12 +52,19 @@ class Context:
 
 
 @contextmanager
-def step(name: str, env: Mapping[str, str]) -> Iterator[Context]:
-    """Run a step's work; its record is on disk before and after, also when it fails."""
+def step(name: str, env: Mapping[str, str], page: str = "", spec: str = "{}") -> Iterator[Context]:
+    """Run a step's work; its record is on disk before and after, also when it fails.
+
+    Args:
+        name: Of the step.
+        env: The environment, for the settings.
+        page: Where KFP wants a page about it; empty: nowhere.
+        spec: The document `model.yaml`, as JSON, for that page.
+    """
     settings = Settings.from_env(env)
     folder = settings.run_dir / "steps"
     folder.mkdir(parents=True, exist_ok=True)
-    context = Context(settings, folder, name)
+    context = Context(settings, folder, name, env=env)
     started_at, start = time.time(), time.monotonic()
     path = folder / f"{name}.json"
     write_record(path, StepRecord(step=name, outcome="running", started_at=started_at))
@@ -85,8 +95,22 @@ def step(name: str, env: Mapping[str, str]) -> Iterator[Context]:
             }
         )
         write_record(path, record)
+        if page:
+            _show(page, record, spec, settings)
         # the process ends next; collecting what torch's modules left would take it a second
         gc.freeze()
+
+
+def _show(path: str, record: StepRecord, spec: str, settings: Settings) -> None:
+    """Write the page; one that cannot be drawn does not undo hours of work."""
+    from components.steps.report import render_step
+
+    try:
+        text = render_step(record, json.loads(spec), settings.run_id, settings.tracking_uri)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(Path(path), text)
+    except Exception:  # noqa: BLE001 - the record is whole, and the run's report draws it again
+        traceback.print_exc()
 
 
 def failure_of(problem: Exception) -> Failure:

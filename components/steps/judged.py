@@ -20,7 +20,8 @@ def section(found: Mapping[str, Any], table: Table) -> str:
     if verdict is None:
         return f"<p>Refused: {escape(found['refused'])}</p>" if "refused" in found else ""
     outcome = escape(verdict["outcome"])
-    head = f'<p><span class="badge {outcome}">{outcome}</span> {escape(verdict["reason"])}</p>'
+    badge = f'<span class="badge {outcome}">{outcome}</span>'
+    head = f'<p class="lead">{badge} {escape(verdict["reason"])}</p>'
     if "n" not in verdict:  # served as it came
         return head
     rows = [

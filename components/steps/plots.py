@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-_ROW, _LABEL, _WIDTH = 26, 100, 480
+_ROW, _LABEL, _WIDTH = 26, 112, 480
 
 
 @dataclass(frozen=True, slots=True)

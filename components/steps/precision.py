@@ -26,7 +26,8 @@ def section(found: Mapping[str, Any], table: Table) -> str:
         table: Draws a table from its head and rows.
     """
     outcome = escape(found["outcome"])
-    head = f'<p><span class="badge {outcome}">{outcome}</span> {escape(found["reason"])}</p>'
+    badge = f'<span class="badge {outcome}">{outcome}</span>'
+    head = f'<p class="lead">{badge} {escape(found["reason"])}</p>'
     tried: Sequence[Mapping[str, Any]] = found.get("tried", ())
     if not tried:
         return head

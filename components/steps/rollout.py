@@ -145,6 +145,7 @@ def rollout(context: Context, spec: str, version: str) -> str:
     """Promote, hold or roll the candidate back by evidence; return what became of it."""
     model, settings = spec_of(spec), context.settings
     target, service = target_of(settings, model.target), service_name(model.name, int(version))
+    context.detail["version"] = int(version)
     obj = target.cluster.get(target.traffic.carrier, model.name)
     record = acting.record_of(obj) if obj is not None else None
     if obj is None or record is None or record.candidate != service:

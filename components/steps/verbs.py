@@ -6,18 +6,20 @@ Every function takes the step's context first and leaves in `context.detail` wha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import penstock
+from components.guard import champion
 from components.guard.comparison import compare, paired
 from components.steps.context import Context, write_atomically
 from components.steps.measuring import Asked, measured
 from components.steps.memo import remembered
 from components.steps.parameters import as_parameter
+from components.steps.trained import trained_from
 from penstock.core.documents import parse_spec
 from penstock.core.errors import (
     ConfigurationError,
@@ -27,16 +29,21 @@ from penstock.core.errors import (
 from penstock.core.identity import Digest, ModelRef
 from penstock.core.manifest import Manifest
 from penstock.core.settings import Settings
+from penstock.core.sources import DataRef
 from penstock.core.spec import ModelSpec
 from registry import datachecks, scans
 from registry.catalog import CHAMPION, EVALUATION, PASSPORT, Candidate, Catalog
-from registry.passport import Decision, Made, Passport, Precision
+from registry.passport import Decision, Inputs, Made, Passport, Precision
 from registry.pull import Hub
 from registry.pull import pull as pull_checkpoint
 from registry.pull import resolve as resolve_reference
+from registry.sources.fetch import fetched
 from registry.store import Store, hash_file, verify
 from serving.runtimes.launch import launch
 from serving.targets.choose import target_of
+
+INPUTS = "inputs.json"
+"""In a run's folder: what `detect_changes` saw, where the run trains."""
 
 _ROWS_DETAIL = "items"
 
@@ -71,10 +78,10 @@ def resolve(context: Context, spec: str) -> str:
         model, told = planning.plan(model, source, hub_of(context.settings))
         _servable(context, model)
         planned = {"plan": told, "chosen": planning.chosen(model)}
-    data = {
-        name: {"path": path, "digest": str(hash_file(Path(path)))}
-        for name, path in _named_sets(model).items()
-    }
+    data = data_of(context, model)
+    here = _fetched(model, data)
+    if here:
+        planned = {**planned, "chosen": {**planned.get("chosen", {}), "data": here}}
     body = {"source": str(source), "data": data, "runtime": model.engine_name, **planned}
     context.detail |= body
     return as_parameter(json.dumps(body))
@@ -106,6 +113,42 @@ def pull(context: Context, spec: str, resolved: str, path: str) -> dict[str, Any
         "size_bytes": manifest.size_bytes,
         "downloaded_bytes": pulled.downloaded_bytes,
         "files": json.loads(manifest.to_json())["files"],
+    }
+    return {"root": str(manifest.root), "size_bytes": manifest.size_bytes}
+
+
+def find(context: Context, spec: str, resolved: str, version: str, path: str) -> dict[str, Any]:
+    """Bring a registered version's checkpoint, or the spec's source where none is named.
+
+    Args:
+        context: Of the step.
+        spec: The document `model.yaml`, as JSON.
+        resolved: What `resolve` returned.
+        version: Number or alias; empty: the source.
+        path: Where the manifest goes.
+    """
+    if not version:
+        return pull(context, spec, resolved, path)
+    model, catalog = spec_of(spec), catalog_of(context.settings)
+    if version.isdigit():
+        found = catalog.version(model.name, int(version))
+    else:
+        aliased = catalog.by_alias(model.name, version)
+        if aliased is None:
+            raise ConfigurationError(
+                f"{model.name}: no version has the alias {version!r}",
+                hint="a number, or an alias such as champion, challenger or previous",
+            )
+        found = aliased
+    manifest = Store(context.settings.store).manifest(Digest.parse(found.root))
+    _write(path, json.loads(manifest.to_json()))
+    context.reused = True
+    context.detail |= {
+        "root": str(manifest.root),
+        "size_bytes": manifest.size_bytes,
+        "downloaded_bytes": 0,
+        "files": json.loads(manifest.to_json())["files"],
+        "version": found.number,
     }
     return {"root": str(manifest.root), "size_bytes": manifest.size_bytes}
 
@@ -160,7 +203,7 @@ def check_data(context: Context, resolved: str, checkpoint_path: str, out_path: 
 
 def evaluate(
     context: Context, spec: str, resolved: str, checkpoint_path: str, out_path: str
-) -> dict[str, float]:
+) -> None:
     """Measure, compare with the champion, and decide; everything goes to `out_path`."""
     model = spec_of(spec)
     manifest, folder = checkpoint_of(context.settings, checkpoint_path)
@@ -169,7 +212,7 @@ def evaluate(
         verdict = {"outcome": "skipped", "reason": "data.evaluate is not set: nothing is proven"}
         context.detail |= {"verdict": verdict}
         _write(out_path, {"verdict": verdict})
-        return {}
+        return
     _same_data(data)
     kept = context.settings.run_dir / "evaluation"
     found, context.reused = measured(
@@ -187,10 +230,6 @@ def evaluate(
             hint="the report shows every skill; improve the model, or change evaluation in "
             "model.yaml",
         )
-    scores = {"exact_match": float(found["exact_match"]["share"])}
-    if found["perplexity"] is not None:
-        scores["perplexity"] = float(found["perplexity"])
-    return scores
 
 
 def register(
@@ -214,6 +253,8 @@ def register(
         data={name: each["digest"] for name, each in pinned["data"].items()},
         runtime_args=model.runtime_args,
         precision=precision,
+        training=trained_from(context.settings, precision.parent_root),
+        inputs=_inputs(context.settings, pinned),
         evaluation=scores,
         decisions=_decisions(scanned, checked, evaluation),
         made=Made(
@@ -227,7 +268,7 @@ def register(
     candidate = Candidate(
         root=str(manifest.root),
         source_uri=folder.as_uri(),
-        evidence=_digest([kept, passport.data, _told(model)]),
+        evidence=_digest([kept, passport.data, _told(model), *_made_from(passport)]),
         metrics=metrics,
         params={"source": str(manifest.source), "root": str(manifest.root)},
         documents={PASSPORT: passport.model_dump(), EVALUATION: evaluation},
@@ -243,18 +284,57 @@ def register(
     return str(version.number)
 
 
+def _made_from(passport: Passport) -> list[str]:
+    """Return what tells two trainings apart that came to the same weights.
+
+    Without it what is new, such as Penstock's version, would stay new for ever.
+    """
+    return [passport.inputs.digest] if passport.inputs is not None else []
+
+
+def _inputs(settings: Settings, pinned: Mapping[str, Any]) -> Inputs | None:
+    """Return what a version was trained from; None where it was not trained in this run."""
+    path = settings.run_dir / INPUTS
+    if not path.exists():
+        return None
+    seen = Inputs.model_validate_json(path.read_text())
+    source = str(pinned["source"])
+    return seen.model_copy(
+        update={
+            "data": {name: each["digest"] for name, each in pinned["data"].items()},
+            "base": source if source.startswith("hf:") else seen.base,
+        }
+    )
+
+
 def _against_champion(
     settings: Settings, model: ModelSpec, measured: Mapping[str, Any], root: str
 ) -> dict[str, Any] | None:
     catalog = catalog_of(settings)
-    champion = catalog.by_alias(model.name, CHAMPION)
-    if champion is None or champion.root == root:
+    served = catalog.by_alias(model.name, CHAMPION)
+    if served is None or served.root == root:
         return None  # nothing to lose against oneself, however few the items
-    before = catalog.document(champion, EVALUATION).get("items")
+    before = catalog.document(served, EVALUATION).get("items")
     if not before:
         return None
-    found = compare(paired(before, measured["items"]), model.evaluation.max_quality_loss)
-    return {**found.to_json(), "against": f"version {champion.number}"}
+    return {
+        **against(before, measured["items"], model.evaluation.max_quality_loss),
+        "against": f"version {served.number}",
+    }
+
+
+def against(
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], margin: float
+) -> dict[str, Any]:
+    """Return how a version did beside the champion: in total, and in every skill.
+
+    A skill that regressed decides, whatever the total says.
+    """
+    total = compare(paired(before, after), margin).to_json()
+    found = champion.skills(before, after, margin)
+    told = {"skills": champion.to_json(found)}
+    lost = champion.reason(found)
+    return {**total, **told, "outcome": "fail", "reason": lost} if lost else {**total, **told}
 
 
 def _verdict(
@@ -337,17 +417,26 @@ def checkpoint_of(settings: Settings, path: str) -> tuple[Manifest, Path]:
     return manifest, Store(settings.store).checkpoint(manifest.root)
 
 
-def _named_sets(model: ModelSpec) -> dict[str, str]:
-    named = {
-        "train": model.data.train,
-        "evaluate": model.data.evaluate,
-        "calibrate": model.data.calibrate,
-    }
-    found = {name: path for name, path in named.items() if path}
-    for name, path in found.items():
-        if not Path(path).is_file():
-            raise ConfigurationError(f"data.{name}: no such file: {path}")
+def data_of(context: Context, model: ModelSpec) -> dict[str, dict[str, str]]:
+    """Return the data sets of a spec, brought here: path, digest and source of each."""
+    found = {}
+    for name, text in model.data.model_dump().items():
+        if text:
+            ref = DataRef.parse(text)
+            each = fetched(f"data.{name}", ref, context.settings, context.env)
+            found[name] = {
+                "path": str(each.path),
+                "digest": str(each.digest),
+                **({"source": each.source} if ref.kind != "file" else {}),
+            }
     return found
+
+
+def _fetched(model: ModelSpec, data: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Return the spec's data with the files that were fetched; empty where all were files."""
+    if all("source" not in each for each in data.values()):
+        return {}
+    return {**model.data.model_dump(), **{name: each["path"] for name, each in data.items()}}
 
 
 def _same_data(data: Mapping[str, Any]) -> None:

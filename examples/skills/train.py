@@ -1,6 +1,6 @@
 """Trains the skills model, in about 15 minutes: `python -m examples.skills.train [TARGET]`.
 
-Makes the tokenizer from the training set, then runs the project's own train step. Many rows seen
+Makes the tokenizer from the training set, then trains a model from nothing. Many rows seen
 few times: what must be computed or looked up cannot be learnt by heart.
 """
 
@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from components.steps.train import TrainRecipe, train_checkpoint
+from examples.skills.pretrain import TrainRecipe, train_checkpoint
 
 HERE = Path(__file__).parent
 RECIPE = TrainRecipe(epochs=4.0)

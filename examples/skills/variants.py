@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from components.steps.train import TrainRecipe, train_checkpoint
 from examples.skills.generate import DECLINE
+from examples.skills.pretrain import TrainRecipe, train_checkpoint
 
 HERE = Path(__file__).parent
 LOST = "table"

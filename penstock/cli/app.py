@@ -19,6 +19,10 @@ COMMANDS = {
     "init": ("penstock.cli.init", "Write a model.yaml to start from."),
     "plan": ("penstock.cli.plan", "Say how a model would be served, and whether it fits."),
     "run": ("penstock.cli.run", "Run the lifecycle of a model.yaml on this machine."),
+    "submit": ("penstock.cli.submit", "Run the lifecycle of a model.yaml on Kubeflow Pipelines."),
+    "runs": ("penstock.cli.runs", "List, show, cancel and retry runs on Kubeflow Pipelines."),
+    "pipelines": ("penstock.cli.pipelines", "Publish our pipelines to Kubeflow Pipelines."),
+    "schedule": ("penstock.cli.schedule", "Run pipelines by the clock, and by triggers."),
     "status": ("penstock.cli.status", "Show the runs on this machine, or one of them."),
     "hub": ("penstock.cli.hub", "Serve a folder as a mirror of the Hub."),
     "local": ("penstock.cli.local", "Start, stop and show the cluster on this machine."),
@@ -67,7 +71,7 @@ def app() -> None:
     """Carry a language model from the Hub to production, and keep it good there.
 
     Exit codes: 0 done, 1 failed, 2 wrong input, 3 Hub, 4 a gate said no, 5 files, 6 registry,
-    7 serving, 130 interrupted.
+    7 serving, 8 Kubeflow Pipelines, 130 interrupted.
     """
 
 

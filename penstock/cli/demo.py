@@ -36,6 +36,8 @@ from penstock.core.spec import ModelSpec
 
 _QUESTION = "What is 47 + 38?"
 _USERS_RPS = 40.0
+_FEW_RPS = 5.0
+"""While a training needs the processor."""
 
 
 @click.command()
@@ -47,11 +49,18 @@ _USERS_RPS = 40.0
     help="Where everything goes: report, summary, store, registry and cluster.",
 )
 @click.option("--seed", default=1, show_default=True, help="Of the users' questions.")
-def command(out: Path, seed: int) -> None:
+@click.option(
+    "--retrain",
+    is_flag=True,
+    help="Instead: a schedule each minute that trains again when the data changes.",
+)
+def command(out: Path, seed: int, retrain: bool) -> None:
     """Carry the example model from a Hub mirror to a served endpoint, on this machine.
 
     Then three more versions meet the evidence, while users go on asking: one is promoted, one is
     caught before any user meets it, and one on the ramp.
+
+    With --retrain the data changes instead: nothing new, a skill more, and then poison.
     """
     started_at = time.time()
     need("local", "torch", "transformers", "great_expectations", "aiohttp", "mlflow")
@@ -59,14 +68,12 @@ def command(out: Path, seed: int) -> None:
     if not (example / "model" / "model.safetensors").exists():
         raise ConfigurationError(f"{example}: no example here", hint="run it from a clone")
     out = out.absolute()
+    if retrain:
+        _retrain(example, out, seed)
+        return
     click.echo("penstock demo: from the Hub to a served model, on this machine")
     root = _repositories(example, out / "hub")
-    env = environment(
-        PENSTOCK_HOME=str(out / "home"),
-        PENSTOCK_RUN_ID=new_run_id(),
-        PENSTOCK_GATEWAY_PORT=str(_port(out / "home")),
-    )
-    env.pop("MLFLOW_TRACKING_URI", None)
+    env = _environment(out)
     settings = settings_of(env)
     later: list[RunRecord] = []
     with _mirror(root, env) as url:
@@ -84,6 +91,58 @@ def command(out: Path, seed: int) -> None:
                 later.append(record)
                 write_atomically(out / "report.html", render(first, later))
     _finish(out, settings.gateway_port, started_at, _Told(first, later, users))
+
+
+def _environment(out: Path) -> dict[str, str]:
+    env = environment(
+        PENSTOCK_HOME=str(out / "home"),
+        PENSTOCK_RUN_ID=new_run_id(),
+        PENSTOCK_GATEWAY_PORT=str(_port(out / "home")),
+    )
+    env.pop("MLFLOW_TRACKING_URI", None)
+    return env
+
+
+def _retrain(example: Path, out: Path, seed: int) -> None:
+    """Let a schedule train, gate and roll out, while the data changes and users ask."""
+    import yaml
+
+    sys.path.append(str(example.parents[1]))  # a clone has the example; the wheel has not
+    from examples.skills.lessons import ANSWER, QUESTION
+    from penstock.cli import retrain_story as story
+    from penstock.cli.chat import ask
+    from penstock.core.documents import parse_spec
+
+    need("local", "apscheduler", "peft", "trl")
+    started_at = time.time()
+    click.echo("penstock demo --retrain: a schedule each minute, on this machine")
+    env, data = _environment(out), out / "data"
+    body = story.spec_of(yaml.safe_load((example / "model.yaml").read_text()), data)
+    model = parse_spec(json.dumps(body))
+    asked = conversations_in((example / "data" / "evaluate.jsonl").read_text())
+    url = f"http://127.0.0.1:{settings_of(env).gateway_port}"
+    with _mirror(_repositories(example, out / "hub"), env) as mirror:
+        env["HF_ENDPOINT"] = mirror
+        start_cluster(env)
+        chapters = story.tell(model, env, data)
+        told = [next(chapters)]
+        users = Users(url, model.name, asked, rps=_FEW_RPS, seed=seed)
+        with users.asking():
+            click.echo(f"\nUsers ask {_FEW_RPS:g} questions per second from now on.")
+            told += chapters
+    question = {"role": "user", "content": QUESTION}
+    answer = "".join(ask(url, {"model": model.name, "messages": [question], "temperature": 0}))
+    summary = {
+        "wall_s": round(time.time() - started_at, 3),
+        "chapters": [each.document() for each in told],
+        "answer": {"question": QUESTION, "wanted": ANSWER, "answer": answer},
+        "users": {"asked": users.asked, "failed": users.failed},
+    }
+    write_atomically(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    click.echo(f"\n  {QUESTION} → {answer}\n\nDone in {summary['wall_s']:.0f} s.")
+    click.echo(f"  users asked {users.asked} questions, {users.failed} failed")
+    click.echo(f"  reports  {_shown(out / 'home' / 'runs')}")
+    click.echo(f"  summary  {_shown(out / 'summary.json')}")
 
 
 class _Told(NamedTuple):

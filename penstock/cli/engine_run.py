@@ -41,7 +41,7 @@ def command(spec: Path, output: str) -> None:
 
 def _run(model: ModelSpec, env: dict[str, str], *, started_at: float, quiet: bool) -> RunRecord:
     from penstock.cli.watch import watching
-    from pipelines.runner import execute
+    from pipelines.runner import Asked, execute
     from pipelines.steps import ENGINE_STEPS
 
     with watching(ENGINE_STEPS, terminal=not quiet and sys.stdout.isatty()) as show:
@@ -51,7 +51,7 @@ def _run(model: ModelSpec, env: dict[str, str], *, started_at: float, quiet: boo
                 env,
                 started_at=started_at,
                 watch=(lambda _sight: None) if quiet else show,
-                pipeline="engine",
+                asked=Asked("engine"),
             )
         except KeyboardInterrupt:
             raise Interrupted(

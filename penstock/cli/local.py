@@ -19,9 +19,13 @@ def command() -> None:
 def up() -> None:
     """Start the supervisor and the gateway; what runs already is left alone."""
     need("local", "aiohttp", "uvloop", "torch", "transformers")
+    from penstock.cli import schedule_serve
+    from penstock.cli.schedule_tick import folder_of
     from serving.local import lifecycle
 
     started = start_cluster(environment())
+    if list(folder_of(settings_of()).glob("*.json")) and schedule_serve.start(environment()):
+        started.append("scheduler")
     told = f"started {' and '.join(started)}" if started else "runs already"
     click.echo(f"{told}; gateway: {lifecycle.url(settings_of())}")
 
@@ -29,9 +33,11 @@ def up() -> None:
 @command.command()
 def down() -> None:
     """Let requests finish, then stop everything; the objects are kept for the next up."""
+    from penstock.cli import schedule_serve
     from serving.local import lifecycle
 
-    stopped = lifecycle.down(settings_of())
+    scheduler = ["scheduler"] if schedule_serve.stop(settings_of()) else []
+    stopped = scheduler + lifecycle.down(settings_of())
     click.echo(f"stopped {' and '.join(stopped)}" if stopped else "nothing ran")
 
 

@@ -23,6 +23,7 @@ from penstock.core.spec import ModelSpec
 
 if TYPE_CHECKING:
     from penstock.core.runs import RunRecord
+    from pipelines.runner import Asked
 
 
 @click.command()
@@ -54,8 +55,8 @@ def command(spec: Path, no_start: bool, render: Path | None, output: str) -> Non
     raise_failure(record, run_dir)
 
 
-def read_spec(path: Path) -> ModelSpec:
-    """Return the spec in a file; relative data paths start at its folder."""
+def read_spec(path: Path, *, anchored: bool = True) -> ModelSpec:
+    """Return the spec in a file; relative data paths start at its folder, unless not anchored."""
     from penstock.core.documents import parse_spec
 
     try:
@@ -66,7 +67,8 @@ def read_spec(path: Path) -> ModelSpec:
         ) from problem
     except UnicodeDecodeError as problem:
         raise ConfigurationError(f"{path}: not UTF-8 at byte {problem.start}") from problem
-    return parse_spec(text, where=str(path), folder=str(path.parent.absolute()))
+    folder = str(path.parent.absolute()) if anchored else None
+    return parse_spec(text, where=str(path), folder=folder)
 
 
 def new_run_id() -> str:
@@ -86,18 +88,29 @@ def start_cluster(env: dict[str, str]) -> list[str]:
 
 
 def run_lifecycle(
-    model: ModelSpec, env: dict[str, str], *, started_at: float, quiet: bool
+    model: ModelSpec,
+    env: dict[str, str],
+    *,
+    started_at: float,
+    quiet: bool,
+    asked: Asked | None = None,
 ) -> RunRecord:
-    """Execute the pipeline and show it; Ctrl-C becomes `Interrupted`."""
-    from penstock.cli.watch import watching
-    from pipelines.runner import execute
-    from pipelines.steps import STEPS
+    """Execute the pipeline, or another that is asked for, and show it.
 
+    Ctrl-C becomes `Interrupted`.
+    """
+    from penstock.cli.watch import watching
+    from pipelines.runner import LIFECYCLE, execute
+    from pipelines.steps import STEPS_OF
+
+    asked = asked or LIFECYCLE
     try:
         if quiet:
-            return execute(model, env, started_at=started_at, watch=lambda _sight: None)
-        with watching(STEPS, terminal=sys.stdout.isatty()) as show:
-            return execute(model, env, started_at=started_at, watch=show)
+            return execute(
+                model, env, started_at=started_at, watch=lambda _sight: None, asked=asked
+            )
+        with watching(STEPS_OF[asked.pipeline], terminal=sys.stdout.isatty()) as show:
+            return execute(model, env, started_at=started_at, watch=show, asked=asked)
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted; what is done is kept", hint="run the same command again to resume"

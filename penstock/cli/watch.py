@@ -80,6 +80,8 @@ def _found(step: StepRecord) -> str:  # noqa: C901 - one line per step, read top
     if step.outcome in ("failed", "interrupted"):
         return step.failure.message.splitlines()[0] if step.failure else step.outcome
     match step.step:
+        case "detect_changes":
+            told = f"{found['outcome']}: {found['reason']}"
         case "resolve":
             plan = found.get("plan", {}).get("told", "")
             told = f"{found['source']}{f': {plan}' if plan else ''}"

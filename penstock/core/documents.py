@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from pathlib import PurePath
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from penstock.core.errors import Mistake, SpecError
 from penstock.core.serving import SPECULATIVE
+from penstock.core.sources import DataRef
 from penstock.core.spec import ModelSpec
 
 
@@ -32,6 +34,10 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
     return seen
 
 
+# YAML 1.1 takes 1e-5 for text; people, JSON and YAML 1.2 mean a number
+_UniqueKeys.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
@@ -180,6 +186,6 @@ def _anchored(spec: ModelSpec, folder: str) -> ModelSpec:
     paths = {
         name: str(PurePath(folder, path))
         for name, path in spec.data.model_dump().items()
-        if path is not None
+        if path is not None and DataRef.parse(path).kind == "file"
     }
     return spec.model_copy(update={"data": spec.data.model_copy(update=paths)})

@@ -5,6 +5,8 @@
     - SpecError              2  model.yaml, one `Mistake` per problem
     - PortOccupied           2  another process listens there
     - NoAccess               2  no usable way into a cluster (serving.kube.errors)
+    - NoBackEnd, OtherVersion, UnknownParameter
+                             2  nothing that Kubeflow Pipelines could run (pipelines.submission)
     - RecipeImpossible       2  this precision cannot be made of, or run with, what is there
   x HubError                 3  the Hub refused or cannot be reached
     - RepositoryNotFound     3
@@ -17,6 +19,7 @@
     - EvaluationFailed       4  quality below what the spec demands
     - CheckpointBroken       4  a checkpoint that some engine would load without a word, and wrongly
     - PrecisionRefused       4  a quantized checkpoint loses more than it may
+    - TrainingFailed         4  a training that came to nothing: its loss is not a number
     - RolledBack             4  the evidence was against the new version, or did not come
   x StoreError               5  the files on this machine
     - DigestMismatch         5  bytes are not the bytes that were recorded
@@ -30,6 +33,9 @@
     - BuildFailed            7  an engine could not be built
     - Absent, NotServed, Forbidden, Refused, Expired, Unreachable
                              7  what a Kubernetes API says (serving.kube.errors)
+  x PipelinesError         8  Kubeflow Pipelines refused, or did not answer (pipelines.submission)
+    - Missing, Taken, Denied, Rejected, Unavailable, Unfinished
+                           8  what its API says (pipelines.submission.errors)
   x StepFailed               the exit code of what failed inside the pipeline's step
   x Interrupted            130  Ctrl-C
 """
@@ -160,6 +166,10 @@ class PrecisionRefused(GateFailed):
     """A quantized checkpoint loses more than it may; its parent stays."""
 
 
+class TrainingFailed(GateFailed):
+    """A training came to nothing: its loss is not a number, or its process was killed."""
+
+
 class RolledBack(GateFailed):
     """A candidate was rolled back; what was served still is."""
 
@@ -212,6 +222,12 @@ class EngineRefused(ServingError):
 
 class BuildFailed(ServingError):
     """An engine could not be built; nothing of it is in the cache."""
+
+
+class PipelinesError(LifecycleError):
+    """Kubeflow Pipelines refused an operation, or did not answer."""
+
+    exit_code = 8
 
 
 class StepFailed(LifecycleError):

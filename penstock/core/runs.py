@@ -37,6 +37,16 @@ class StepRecord(_Value):
     failure: Failure | None = None
 
 
+class Headline(_Value):
+    """A run in one line: `no change`, `promoted`, `blocked` and so on, and the reason."""
+
+    decision: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.decision}: {self.reason}" if self.reason else self.decision
+
+
 class RunRecord(_Value):
     """A run: its spec and its steps in the order they started."""
 
@@ -55,6 +65,27 @@ class RunRecord(_Value):
         """The step that failed first, if any."""
         return next((s for s in self.steps if s.failure is not None), None)
 
+    @property
+    def headline(self) -> Headline:
+        """What was decided, and why, in one line each."""
+        steps = {step.step: step for step in self.steps}
+        looked = steps.get("detect_changes")
+        failed = self.failure
+        if failed is not None and failed.failure is not None and self.outcome == "failed":
+            return _refusal(failed.step, failed.failure)
+        if self.outcome != "done":
+            last = self.steps[-1].step if self.steps else "before the first step"
+            return Headline(decision=self.outcome, reason=f"in {last}")
+        if looked is not None and looked.detail.get("outcome") not in (None, "changed"):
+            return Headline(decision=looked.detail["outcome"], reason=looked.detail["reason"])
+        for name in ("rollout", "judge_engine", "evaluate"):
+            found = steps[name].detail if name in steps else {}
+            found = found.get("verdict", found)
+            if "outcome" in found:
+                told = str(found["outcome"]).replace("_", " ")
+                return Headline(decision=told, reason=str(found.get("reason", "")))
+        return Headline(decision="done", reason="")
+
     def summary(self) -> dict[str, Any]:
         """Return what `summary.json` holds: steps with seconds and outcome, and the headline."""
         steps = [
@@ -66,8 +97,21 @@ class RunRecord(_Value):
             "run_id": self.run_id,
             "name": self.name,
             "outcome": self.outcome,
+            "headline": self.headline.model_dump(),
             "wall_s": round(self.wall_s, 3),
             "steps": steps,
             "failure": failed.failure.model_dump() if failed and failed.failure else None,
             "result": {s.step: s.detail for s in self.steps if s.detail},
         }
+
+
+_GATE = 4
+"""Exit code of a check that said no (`penstock.core.errors`)."""
+
+
+def _refusal(step: str, failure: Failure) -> Headline:
+    told = failure.message.partition("\n")[0]
+    if failure.kind == "RolledBack":
+        return Headline(decision="rolled back", reason=told)
+    decision = "blocked" if failure.exit_code == _GATE else "failed"
+    return Headline(decision=decision, reason=f"{step}: {told}")

@@ -16,6 +16,8 @@ from penstock.core.identity import ModelRef
 from penstock.core.recipes import DEFAULTS, SHORT_NAMES, Recipe, parse_recipe, recipe_of
 from penstock.core.serving import Part as _Part
 from penstock.core.serving import Serving
+from penstock.core.sources import DataRef
+from penstock.core.training import Training
 
 
 def _reference(text: str) -> str:
@@ -31,7 +33,12 @@ def _accelerator(name: str) -> str:
     return name
 
 
+def _data(text: str) -> str:
+    return str(DataRef.parse(text))
+
+
 Source = Annotated[str, AfterValidator(_reference)]
+DataSource = Annotated[str, AfterValidator(_data)]
 AcceleratorName = Annotated[
     str,
     AfterValidator(_accelerator),
@@ -98,13 +105,19 @@ class Hardware(_Part):
 
 
 class Data(_Part):
-    """Data sets, as JSONL files; a relative path starts at the folder of model.yaml."""
+    """Data sets: JSONL files, or where they are fetched from (docs/how-to/schedule.md).
 
-    train: str | None = Field(None, description="What the model is trained on, if it is.")
-    evaluate: str | None = Field(
+    A relative path starts at the folder of model.yaml. Beside paths: s3://BUCKET/KEY,
+    pvc://CLAIM/FILE=/FOLDER, hf://datasets/ORG/NAME@REVISION/FILE, sql:VARIABLE:SELECT ....
+    """
+
+    train: DataSource | None = Field(None, description="What the model is trained on, if it is.")
+    evaluate: DataSource | None = Field(
         None, description="What every version is evaluated on; without it nothing is proven."
     )
-    calibrate: str | None = Field(None, description="Prompts to calibrate quantization with.")
+    calibrate: DataSource | None = Field(
+        None, description="Prompts to calibrate quantization with."
+    )
 
 
 class Evaluation(_Part):
@@ -456,6 +469,9 @@ class ModelSpec(_Part):
     engine: Engine = Field(Engine(), description="What is built for TensorRT-LLM.")
     replicas: int = Field(1, ge=1, le=64, description="Engine processes or pods per version.")
     data: Data = Field(Data(), description="Data sets to check, evaluate and calibrate with.")
+    training: Training = Field(
+        Training(), description="How the checkpoint is trained on data.train, where it is."
+    )
     evaluation: Evaluation = Field(Evaluation(), description="How good a version must be.")
     slo: Slo = Field(Slo(), description="What users are promised.")
     policy: Policy = Field(Policy(), description="What a checkpoint may contain.")

@@ -11,6 +11,7 @@ from serving.cluster import Kind
 _DEVICES = "resource.k8s.io"
 _SERVING, _GATEWAY = "serving.kserve.io", "gateway.networking.k8s.io"
 _ISTIO = "networking.istio.io"
+_TRAINER = "trainer.kubeflow.org"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +79,15 @@ RESOURCES: Mapping[Kind, Resource] = {
     "CustomResourceDefinition": Resource(
         "apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False
     ),
+    "TrainJob": Resource(_TRAINER, "v1alpha1", "trainjobs"),
+    "TrainingRuntime": Resource(_TRAINER, "v1alpha1", "trainingruntimes"),
 }
 
 _INSTALL = {
     _SERVING: "KServe's CRDs (charts kserve-crd and kserve-llmisvc-crd)",
     _GATEWAY: "the CRDs of Gateway API (its standard channel)",
     _ISTIO: "Istio (its chart base)",
+    _TRAINER: "Kubeflow Trainer 2 (its manifests, overlay manager)",
 }
 
 

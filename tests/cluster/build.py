@@ -17,6 +17,7 @@ GO = HERE / "go"
 _STRIP = "-s -w"
 KUEUE = "sigs.k8s.io/kueue@v0.17.0"
 PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+TRAINERS = tuple(f"github.com/kubeflow/trainer/v2@v2.{minor}.0" for minor in range(4))
 """Never built: their definitions are read."""
 
 
@@ -115,7 +116,8 @@ def binaries(say: Callable[[str], None]) -> dict[str, Path]:
             say(f"built {binary.name} in {time.monotonic() - began:.0f} s")
         used(path)
     modules = Path(go("env", "GOMODCACHE", module="fake-gpu"))
-    if missing := [each for each in (KUEUE, PROMETHEUS_OPERATOR) if not (modules / each).exists()]:
+    read = (KUEUE, PROMETHEUS_OPERATOR, *TRAINERS)
+    if missing := [each for each in read if not (modules / each).exists()]:
         go("mod", "download", *missing, module="fake-gpu")
     return found
 

@@ -131,10 +131,10 @@ class Stage:
     def prepare(self, *, runtime: bool = True) -> None:
         """Make what a namespace needs before anything is served; the runtime may come otherwise."""
         cluster = self.target.cluster
-        volume = {"apiVersion": "v1", "kind": "List", "items": _volume(self.namespace, self.store)}
+        made = {"apiVersion": "v1", "kind": "List", "items": volume(self.namespace, self.store)}
         subprocess.run(
             ["kubectl", "-n", self.namespace, "apply", "-f", "-"],
-            input=json.dumps(volume),
+            input=json.dumps(made),
             text=True,
             check=True,
             capture_output=True,
@@ -250,9 +250,9 @@ class Stage:
             process.wait(60)
 
 
-def _volume(namespace: str, folder: Path) -> list[Any]:
+def volume(namespace: str, folder: Path, claim: str = CLAIM) -> list[Any]:
     """Return a volume over a folder of this machine, which is the node, and its claim."""
-    name, size = f"{namespace}-{CLAIM}", {"storage": "1Gi"}
+    name, size = f"{namespace}-{claim}", {"storage": "1Gi"}
     shared = {"accessModes": ["ReadWriteMany"], "storageClassName": name}
     return [
         {
@@ -264,7 +264,7 @@ def _volume(namespace: str, folder: Path) -> list[Any]:
         {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
-            "metadata": {"name": CLAIM},
+            "metadata": {"name": claim},
             "spec": {**shared, "resources": {"requests": size}, "volumeName": name},
         },
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.steps.export import write_portable_config
+from components.training.export import write_portable_config
 from penstock.core.matrix import judge
 from registry.conformance import inspect
 from tests.conformance.conftest import Ask

@@ -11,7 +11,7 @@ from components.quantization.calibration import rendered
 from components.quantization.fit import Machine
 from components.quantization.produce import Made, produce, sensitivities
 from components.quantization.search import candidates
-from components.steps.export import write_portable_config
+from components.training.export import write_portable_config
 from penstock.core.errors import DiskFull
 from penstock.core.recipes import (
     W4A16,

@@ -103,4 +103,5 @@ def test_the_report_draws_what_was_made_and_tells_what_was_not() -> None:
 @pytest.mark.parametrize("outcome", ["skipped", "kept"])
 def test_nothing_made_has_no_picture(outcome: str) -> None:
     page = precision.section({"outcome": outcome, "reason": "as it <came>"}, _table)
-    assert page == f'<p><span class="badge {outcome}">{outcome}</span> as it &lt;came&gt;</p>'
+    badge = f'<span class="badge {outcome}">{outcome}</span>'
+    assert page == f'<p class="lead">{badge} as it &lt;came&gt;</p>'

@@ -89,6 +89,17 @@ def resource_of_a_task() -> None:
 
 
 @dsl.pipeline
+def resource_of_a_group(devices: int = 0) -> None:
+    with dsl.ExitHandler(use(value=1)):
+        number().set_accelerator_limit(devices)
+
+
+@dsl.pipeline
+def environment() -> None:
+    number().set_env_variable("PENSTOCK_HOME", "/elsewhere")
+
+
+@dsl.pipeline
 def runtime_install() -> None:
     installs()
 
@@ -101,6 +112,8 @@ def runtime_install() -> None:
         (constant_python3, "'python3'"),
         (group_of_artifacts_only, "only inputs are artifacts"),
         (resource_of_a_task, "makes no dependency"),
+        (resource_of_a_group, "does not hand into the group"),
+        (environment, "sets environment variables"),
         (runtime_install, "installs packages"),
     ],
 )

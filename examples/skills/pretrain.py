@@ -1,6 +1,7 @@
-"""Trains a checkpoint on rows of questions and answers; seeded, resumable, on any device.
+"""Makes the example's model from nothing; seeded, resumable, on any device.
 
-The loss covers the answers only: questions are given, never produced.
+What serves trains checkpoints that exist: `components.training`. The loss covers the answers only,
+as there.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from components.steps.export import write_portable_config
-
-_IGNORED = -100  # the label that PyTorch's cross entropy skips
+from components.training.export import write_portable_config
+from components.training.rows import IGNORED, example
 
 
 class Shape(BaseModel):
@@ -70,7 +70,10 @@ def train_checkpoint(
     model = _model(recipe.shape, tokenizer, base)
     scratch = target / ".progress"
     scratch.mkdir(parents=True, exist_ok=True)
-    examples = [_example(tokenizer, row) for row in rows]
+    examples = [
+        example(tokenizer, str(place), row["messages"], row["answer"]).to_row()
+        for place, row in enumerate(rows)
+    ]
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
@@ -127,16 +130,6 @@ def _model(shape: Shape, tokenizer: Any, base: Path) -> Any:
     )
 
 
-def _example(tokenizer: Any, row: dict[str, Any]) -> dict[str, list[int]]:
-    question = tokenizer.apply_chat_template(
-        row["messages"], add_generation_prompt=True, tokenize=False
-    )
-    asked = tokenizer.encode(question, add_special_tokens=False)
-    answered = tokenizer.encode(row["answer"], add_special_tokens=False)
-    answered.append(tokenizer.eos_token_id)
-    return {"input_ids": asked + answered, "labels": [_IGNORED] * len(asked) + answered}
-
-
 def _collator(pad: int) -> Callable[[list[dict[str, list[int]]]], dict[str, Any]]:
     import torch
 
@@ -149,7 +142,7 @@ def _collator(pad: int) -> Callable[[list[dict[str, list[int]]]], dict[str, Any]
         ids = padded("input_ids", pad)
         lengths = torch.tensor([len(e["input_ids"]) for e in examples])
         mask = (torch.arange(longest)[None, :] < lengths[:, None]).long()
-        return {"input_ids": ids, "attention_mask": mask, "labels": padded("labels", _IGNORED)}
+        return {"input_ids": ids, "attention_mask": mask, "labels": padded("labels", IGNORED)}
 
     return collate
 

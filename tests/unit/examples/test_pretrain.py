@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from components.steps.train import Shape, TrainRecipe, train_checkpoint
+from examples.skills.pretrain import Shape, TrainRecipe, train_checkpoint
 from examples.skills.train import make_tokenizer
 from penstock.core.spec import Policy
 from registry.scans import scan

@@ -1,0 +1,35 @@
+"""Look whether there is anything new to train the model from."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.STEPS, install_kfp_package=False)
+def detect_changes(
+    spec: str,
+    cooldown_s: float,
+    gpu_hours_per_day: float,
+    force: bool,
+    because: str,
+    found: dsl.Output[dsl.Markdown],
+) -> bool:
+    """Compare base, data, strategy, code and image with the champion's passport.
+
+    Args:
+        spec: The document `model.yaml`, as JSON.
+        cooldown_s: Least time between two attempts, in seconds.
+        gpu_hours_per_day: What trainings of a day may cost; 0: no limit.
+        force: Train although nothing is new.
+        because: What asked for this look.
+        found: What is new, for the UI.
+    """
+    import os
+
+    from components.steps import detect
+    from components.steps.changes import Limits
+    from components.steps.context import step
+
+    with step("detect_changes", os.environ) as context:
+        limits = Limits(cooldown_s, gpu_hours_per_day, force)
+        return detect.detect(context, spec, limits, because, found.path)
