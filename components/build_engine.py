@@ -49,6 +49,7 @@ def build_engine(
     resolved: str,
     checkpoint: dsl.Input[dsl.Model],
     engine: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
 ) -> None:
     """Build once per key; the artifact says where it is, and how it is served.
 
@@ -57,13 +58,14 @@ def build_engine(
         resolved: What `resolve_engine` returned.
         checkpoint: Manifest from `pull`.
         engine: Key, folder, root of its manifest, serving command and resources.
+        page: What was built, for what, and how it is served, for the UI.
     """
     import os
 
     from components.steps import build_engine as work
     from components.steps.context import step
 
-    with step("build_engine", os.environ) as context:
+    with step("build_engine", os.environ, page.path, spec) as context:
         work.build_engine(context, os.environ, spec, resolved, checkpoint.path, engine.path)
 
 
@@ -74,6 +76,7 @@ def judge_engine(
     checkpoint: dsl.Input[dsl.Model],
     engine: dsl.Input[dsl.Artifact],
     servable: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
 ) -> None:
     """Serve parent and result one after the other, and refuse a result that is worse.
 
@@ -83,11 +86,12 @@ def judge_engine(
         checkpoint: Manifest from `pull`.
         engine: What `build_engine` made.
         servable: The same with its verdict, where that is to accept it.
+        page: The verdict and its numbers, for the UI.
     """
     import os
 
     from components.steps.context import step
     from components.steps.judge_engine import judge_engine as work
 
-    with step("judge_engine", os.environ) as context:
+    with step("judge_engine", os.environ, page.path, spec) as context:
         work(context, os.environ, spec, resolved, checkpoint.path, engine.path, servable.path)

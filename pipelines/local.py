@@ -14,7 +14,6 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 
 def main() -> int:
@@ -25,7 +24,6 @@ def main() -> int:
 
     name = request["pipeline"]
     pipeline = getattr(importlib.import_module(f"pipelines.{name}"), name)
-    _leave_environment(pipeline)
     workspace = tempfile.mkdtemp(prefix="penstock-")  # kfp deletes it after every pipeline
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
@@ -41,13 +39,6 @@ def main() -> int:
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
     return 0
-
-
-def _leave_environment(pipeline: Any) -> None:
-    """Take the variables of pods out: of all that pods get, kfp.local would set them alone."""
-    for executor in pipeline.pipeline_spec.deployment_spec["executors"].values():
-        if "env" in executor["container"]:
-            del executor["container"]["env"]
 
 
 def import_kfp() -> None:

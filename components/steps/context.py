@@ -107,10 +107,11 @@ def _show(path: str, record: StepRecord, spec: str, settings: Settings) -> None:
 
     try:
         text = render_step(record, json.loads(spec), settings.run_id, settings.tracking_uri)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(Path(path), text)
     except Exception:  # noqa: BLE001 - the record is whole, and the run's report draws it again
         traceback.print_exc()
+        text = "<!doctype html><p>This page could not be drawn: the task's log says why.</p>\n"
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(Path(path), text)
 
 
 def failure_of(problem: Exception) -> Failure:

@@ -30,7 +30,8 @@ margin:.5rem 0}
 rect{fill:var(--good)}rect.reused{fill:var(--reuse)}rect.failed,rect.interrupted{fill:var(--bad)}
 .axis{stroke:var(--line)}.interval{stroke:var(--mark);stroke-width:3}.point{fill:var(--mark)}
 .floor{stroke:var(--bad);stroke-dasharray:4 3}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.92rem}
+.scroll{overflow-x:auto;margin:.6rem 0 1rem}
+table{border-collapse:collapse;width:100%;font-size:.92rem}
 th,td{text-align:left;padding:.25rem .6rem .25rem 0;border-bottom:1px solid var(--line);
 vertical-align:top;overflow-wrap:break-word}th{color:var(--soft);font-weight:500}
 td:last-child{overflow-wrap:anywhere}

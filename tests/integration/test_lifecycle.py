@@ -147,6 +147,11 @@ def test_from_the_hub_to_an_answer(served: Home) -> None:
     (summary,) = served.summaries()
     assert [s["name"] for s in summary["steps"]] == [*STEPS]
     assert {s["outcome"] for s in summary["steps"]} == {"done"}
+    artifacts = served.root / "home/runs" / summary["run_id"] / "artifacts"
+    pages = {page.parent.name: page.read_text() for page in artifacts.glob("*/*/page")}
+    assert set(pages) == {"scan", "check-data", "quantize", "evaluate", "rollout"}
+    assert all(text.startswith("<!doctype html>") for text in pages.values())
+    assert "exact match" in pages["evaluate"]
     assert summary["result"]["deploy"]["aliases"] == ["champion"]
     code, out, err = served.call("chat", "tiny", "what is 1?", "--max-tokens", "4")
     assert (code, bool(out.strip())) == (0, True), err

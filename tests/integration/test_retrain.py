@@ -24,7 +24,7 @@ import yaml
 from examples.skills.lessons import ANSWER, NEW, POISONED, QUESTION, Lessons
 from penstock.cli.retrain_story import spec_of
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.soak]
 EXAMPLE = Path(__file__).parents[2] / "examples/skills"
 ENVIRON = dict(os.environ)  # noqa: TID251 - the edge of the test
 

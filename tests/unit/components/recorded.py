@@ -164,7 +164,7 @@ def _precision() -> Detail:
             "label": label,
             "recipe": {"kind": label},
             "outcome": outcome,
-            "reason": f"{label} was {outcome}ed by the guard",
+            "reason": f"the guard says: {outcome}",
             "size_bytes": size,
             "score": score,
             "wall_s": 61.0,
@@ -192,6 +192,7 @@ def _items(share: float, **other: float) -> list[Detail]:
             "skill": skill,
             "expected": str(n),
             "answered": str(n + 1),
+            "tokens": 3,
             "correct": drawn.random() < other.get(skill, share),
         }
         for skill in SKILLS

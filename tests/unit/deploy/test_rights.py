@@ -28,6 +28,12 @@ from tests.fakes.world import CANDIDATE, NAME, STABLE, StreamWorld, services
 from tests.unit.serving.kserve.objects import release, spec
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
+OF_TRAINING: set[tuple[Verb, Kind]] = {
+    *(("get", "TrainJob"), ("create", "TrainJob"), ("delete", "TrainJob")),
+    *(("get", "TrainingRuntime"), ("create", "TrainingRuntime"), ("delete", "TrainingRuntime")),
+}
+"""Where `training.distributed` is set (components/training/remote.py)."""
+
 OF_PODS: set[tuple[Verb, Kind]] = {("list", "Pod"), ("list", "Event")}
 """Counters and diagnosis ask for them, beside the `Cluster` protocol."""
 
@@ -147,4 +153,4 @@ def test_the_controller_may_do_what_it_does_and_no_more(tmp_path: Path) -> None:
 def test_a_runner_may_do_what_is_asked_for_before_a_run_and_no_more() -> None:
     mechanisms = ("route", "llmisvc", "istio")
     asked = {right for chosen in mechanisms for right in rights_for(chosen)}
-    assert _granted("runner/role.yaml") == _named(asked)
+    assert _granted("runner/role.yaml") == _named(asked | OF_TRAINING)

@@ -63,7 +63,9 @@ def test_no_gpu_is_taken_for_what_was_not_scanned_and_planned(
 ) -> None:
     assert "scan" in tasks["plan-engine"]["dependentTasks"]
     executors = ir["deploymentSpec"]["executors"]
-    asking = {name for name, each in executors.items() if "resources" in each["container"]}
+    asking = {
+        name for name, each in executors.items() if "accelerator" in each["container"]["resources"]
+    }
     assert asking == {"exec-build-engine", "exec-judge-engine"}
 
 
