@@ -252,7 +252,9 @@ class Followed:
         self.run_id = run_id
         self._client = client
         self._owned = owned
-        self._last: dict[str, float] = {}
+        self._known: dict[str, set[int]] = {}
+        """Steps by name: a run that resumes may have told of a later one than it was killed at."""
+
         self._lost = False
 
     def point(self, point: Mapping[str, float]) -> None:
@@ -292,18 +294,18 @@ class Followed:
                 Metric(key, value, now, int(point["step"]))
                 for point in points
                 for key, value in point.items()
-                if key != "step" and point["step"] > self._seen(key)
+                if key != "step" and int(point["step"]) not in self._steps(key)
             ]
             for start in range(0, len(new), _BATCH):
                 self._client.log_batch(self.run_id, metrics=new[start : start + _BATCH])
         for metric in new:
-            self._last[metric.key] = max(metric.step, self._last[metric.key])
+            self._known[metric.key].add(metric.step)
 
-    def _seen(self, key: str) -> float:
-        if key not in self._last:
+    def _steps(self, key: str) -> set[int]:
+        if key not in self._known:
             history = self._client.get_metric_history(self.run_id, key)
-            self._last[key] = max((metric.step for metric in history), default=-1)
-        return self._last[key]
+            self._known[key] = {metric.step for metric in history}
+        return self._known[key]
 
 
 def _without(figures: Mapping[str, float], names: Collection[str]) -> dict[str, float]:

@@ -112,7 +112,7 @@ def markdown(
 
 def _plain(cell: str) -> str:
     """A cell that cannot end its row: neither bar nor new line."""
-    return " ".join(cell.split()).replace("|", "\\|")
+    return " ".join(cell.split()).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _cell(text: str) -> str:

@@ -53,6 +53,13 @@ def test_interrupted_and_done_again_it_is_one_run_with_every_point_once(uri: str
     assert Catalog(uri).follow("chat", "work-2", {}).run_id != first.run_id
 
 
+def test_a_point_that_a_kill_swallowed_comes_after_a_later_one(uri: str) -> None:
+    run = Catalog(uri).follow("chat", "work-4", {})
+    run.point(POINTS[2])  # resumed after a checkpoint whose own point nobody had read
+    run.finish(POINTS, {})
+    assert _history(uri, run.run_id, "loss") == [(1, 2.0), (2, 1.0), (3, 0.0)]
+
+
 def test_a_run_that_somebody_else_opened_is_joined_and_left_open(uri: str) -> None:
     from mlflow.tracking import MlflowClient
 
