@@ -18,7 +18,8 @@ from html import escape
 from pathlib import Path
 from typing import IO, Any
 
-_PATIENCE_S = 60.0
+_PATIENCE_S = 600.0
+"""Of a whole session: a browser that hangs ends, and with it the reading of its answers."""
 _HEIGHT = 600
 """Pixels: the least that KFP gives to the frame."""
 
