@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from penstock.core.spec import Rollout
 from serving.rollout.judge import PROOF_IN_SHADOW, Judge, Verdict, told
-from serving.rollout.record import Doubt, Phase, Record
+from serving.rollout.record import NOT_KEPT, Doubt, Phase, Record
 
 ROLLBACK_S = 120.0
 """How long traffic may take to leave a candidate before a person is asked to look."""
@@ -210,8 +210,16 @@ def _doubted(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Acti
         return Hold("doubt", reason)
     silent_s = seen.now - max(record.evidence_at, record.entered_at)
     if silent_s > judge.policy.stale_after_s:
-        return Hold("stale", f"no evidence for {silent_s:.0f} s")
+        return Hold("stale", f"no evidence for {silent_s:.0f} s{_not_routed(record, seen)}")
     return None
+
+
+def _not_routed(record: Record, seen: Seen) -> str:
+    """Return that the gateway does not follow, where that keeps evidence from coming."""
+    if record.phase != "ramp" or (seen.routed or {}).get(record.candidate, 0) == record.weight:
+        return ""
+    told = "not known" if seen.routed is None else str(dict(seen.routed))
+    return f": {record.weight} % are not routed: {told}"
 
 
 def _unopposed(record: Record, seen: Seen) -> Action | None:
@@ -305,6 +313,9 @@ def _soak(record: Record, seen: Seen, policy: Rollout) -> Action:
     spent_s = seen.now - record.entered_at
     if seen.routed != {record.candidate: 100, record.stable: 0}:
         return _in_time(spent_s, policy.deadlines.step_s, "100 % are not routed yet")
+    if not seen.ready and record.settled_at != NOT_KEPT:
+        limit_s = policy.deadlines.step_s
+        return _in_time(spent_s, limit_s, "all users' version is not ready", seen.why)
     settled_s = record.watched_s(seen.now)
     if settled_s < policy.soak_s:
         return Stay(f"100 % for {settled_s:.0f} of {policy.soak_s:g} s, the stable version warm")

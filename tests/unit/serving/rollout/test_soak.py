@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from penstock.core.spec import Rollout
-from serving.rollout.decide import Resume, Seen, Shift, Stay
+from serving.rollout.decide import Hold, Resume, Seen, Shift, Stay
 from serving.rollout.evidence import Batch
 from serving.rollout.judge import Judge
 from serving.rollout.record import NOT_KEPT, Phase, Record, first_record
@@ -70,6 +70,26 @@ def test_the_old_version_stays_warm_from_when_the_new_one_has_everything() -> No
     made = _look(made.record, 26, Batch())
     assert isinstance(made.action, Shift)
     assert made.action.phase == "promoted"
+
+
+def test_a_version_that_does_not_serve_is_not_promoted() -> None:
+    record = replace(_in("soak", 100), settled_at=BEGUN + 1)
+    routed = {"m-v2": 100, "m-v1": 0}
+    down = Seen(BEGUN + 60, ready=False, why="pod m-v2-x: it was taken away", routed=routed)
+    made = step(record, Batch(), down, JUDGE)
+    assert made.action == Stay("all users' version is not ready: pod m-v2-x: it was taken away")
+    late = replace(down, now=BEGUN + POLICY.deadlines.step_s + 1)
+    action = step(record, Batch(), late, JUDGE).action
+    assert isinstance(action, Shift)
+    assert action.phase == "rolling_back"
+
+
+def test_a_gateway_that_never_follows_is_the_reason_for_the_silence() -> None:
+    late = BEGUN + POLICY.stale_after_s + 1
+    seen = Seen(late, ready=True, routed={"m-v2": 25, "m-v1": 75})
+    action = step(_in("ramp", 50), Batch(), seen, JUDGE).action
+    assert isinstance(action, Hold)
+    assert action.reason.endswith("s: 50 % are not routed: {'m-v2': 25, 'm-v1': 75}")
 
 
 def test_after_a_hold_it_is_watched_again() -> None:
