@@ -80,11 +80,12 @@ def thin_images(stand_in: str) -> list[Image]:
     containerd mounts it, read-only, and so they run what lies in this repository.
     """
     path = f"{sys.prefix}/bin:{_PATH}"
+    steps = dict.fromkeys(("penstock-python", "penstock-quantize-python"), ())
     thin = partial(Image, user="10001", path=path, base=stand_in.removeprefix("docker.io/"))
     return [
         thin(f"{prefix}{name}:{__version__}", entrypoint=entrypoint)
         for prefix in ("", "library/")  # containerd calls a bare name library/…
-        for name, entrypoint in {CPU_IMAGE: ("penstock", "serve"), "penstock-python": ()}.items()
+        for name, entrypoint in {CPU_IMAGE: ("penstock", "serve"), **steps}.items()
     ]
 
 
