@@ -43,7 +43,7 @@ def stage(cluster: Any, namespace: str, tmp_path: Path) -> Stage:
         for number in range(_ITEMS)
     ]
     (home / "data/evaluate.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    told = {"storage": f"pvc://{CLAIM}/published={HOME}/published"}
+    told = {"storage": f"pvc://{CLAIM}/published={HOME}"}
     made = Stage(namespace, tmp_path, policy=PATIENT, cpu="400m", more=told)
     made.prepare()
     kubectl(made, "apply", "-f", "-", given=volume_of(namespace, home, CLAIM))
