@@ -50,6 +50,10 @@ SECRET_KEYS = (
     "PENSTOCK_DATA_URL",
 )
 
+_RETRIES = 2
+"""How often a pod that failed is made anew: steps look at what is there, so a lost node costs what
+was not done yet. The back end cannot tell a lost node from a refusal, which is then told thrice."""
+
 _DEVICE = "nvidia.com/gpu"
 _MINUTE = 60
 _HOUR = 60 * _MINUTE
@@ -58,16 +62,13 @@ _DAY = 24 * _HOUR
 Task = Callable[..., Any]
 
 
-def _task(component: Task, memory: str, *, timeout_s: int = _HOUR, retries: int = 2) -> Task:
+def _task(component: Task, memory: str, *, timeout_s: int = _HOUR) -> Task:
     """Return what makes a task of a component.
 
     Args:
         component: Its shell.
         memory: Request and limit of its pod.
         timeout_s: How long a pod may take; a retry has as long again.
-        retries: How often a pod that failed is made anew: steps look at what is there, so a lost
-            node costs what was not done yet. The back end cannot tell a lost node from a
-            refusal: that is refused again.
     """
 
     def task(**arguments: Any) -> Any:
@@ -80,7 +81,7 @@ def _task(component: Task, memory: str, *, timeout_s: int = _HOUR, retries: int 
             made, "PENSTOCK_RUN_ID", "metadata.labels['pipeline/runid']"
         )
         kubernetes.set_timeout(made, timeout_s)
-        made.set_retry(retries, backoff_duration="10s", backoff_max_duration="300s")
+        made.set_retry(_RETRIES, backoff_duration="10s", backoff_max_duration="300s")
         made.set_cpu_request("500m").set_memory_request(memory).set_memory_limit(memory)
         return made
 
@@ -98,7 +99,7 @@ def sized(task: Any, pulled: Any, *, trains: bool = False) -> None:
 
 
 resolve = _task(_resolve, "1Gi", timeout_s=10 * _MINUTE)
-pull = _task(_pull, "2Gi", timeout_s=_DAY, retries=5)
+pull = _task(_pull, "2Gi", timeout_s=_DAY)
 scan = _task(_scan, "2Gi", timeout_s=4 * _HOUR)
 check_data = _task(_check_data, "4Gi")
 quantize = _task(_quantize, "4Gi", timeout_s=_DAY)
@@ -107,9 +108,9 @@ evaluate = _task(_evaluate, "4Gi", timeout_s=_DAY)
 register = _task(_register, "1Gi", timeout_s=10 * _MINUTE)
 deploy = _task(_deploy, "2Gi", timeout_s=_DAY)
 rollout = _task(_rollout, "2Gi", timeout_s=7 * _DAY)
-conclude = _task(_conclude, "1Gi", timeout_s=10 * _MINUTE, retries=5)
+conclude = _task(_conclude, "1Gi", timeout_s=10 * _MINUTE)
 detect_changes = _task(_detect_changes, "2Gi")
-find_checkpoint = _task(_find_checkpoint, "2Gi", timeout_s=_DAY, retries=5)
+find_checkpoint = _task(_find_checkpoint, "2Gi", timeout_s=_DAY)
 go_back = _task(_go_back, "1Gi")
 resolve_engine = _task(_resolve_engine, "1Gi", timeout_s=10 * _MINUTE)
 plan_engine = _task(_plan_engine, "2Gi", timeout_s=10 * _MINUTE)
