@@ -1,4 +1,4 @@
-"""The components as tasks, with what their pods need on a cluster; kfp.local ignores all of that.
+"""The components as tasks, with what their pods need on a cluster; `pipelines.local` needs none.
 
 A pod finds the team's settings and keys in its namespace (docs/how-to/kubeflow.md), and one claim
 that every task shares: the store of checkpoints and the records of runs.

@@ -71,11 +71,7 @@ def show(run: str, wait: bool, timeout_s: float | None, kfp: KfpSettings, output
     from pipelines.submission.client import connect
 
     with connect(kfp) as client:
-        found = find(client, run)
-        if wait:
-            follow(client, found.run_id, kfp, output, timeout_s)
-            return
-    _show(found, kfp, output)
+        _told(client, find(client, run), kfp, output, wait, timeout_s)
 
 
 @command.command()
@@ -115,11 +111,7 @@ def cancel(run: str, wait: bool, timeout_s: float | None, kfp: KfpSettings, outp
     from pipelines.submission.client import connect
 
     with connect(kfp) as client:
-        found = client.runs.terminate(find(client, run).run_id)
-        if wait:
-            follow(client, found.run_id, kfp, output, timeout_s)
-            return
-    _show(found, kfp, output)
+        _told(client, client.runs.terminate(find(client, run).run_id), kfp, output, wait, timeout_s)
 
 
 @command.command()
@@ -133,11 +125,22 @@ def retry(run: str, wait: bool, timeout_s: float | None, kfp: KfpSettings, outpu
     from pipelines.submission.client import connect
 
     with connect(kfp) as client:
-        found = client.runs.retry(find(client, run).run_id)
-        if wait:
-            follow(client, found.run_id, kfp, output, timeout_s)
-            return
-    _show(found, kfp, output)
+        _told(client, client.runs.retry(find(client, run).run_id), kfp, output, wait, timeout_s)
+
+
+def _told(
+    client: SubmissionClient,
+    found: Run,
+    kfp: KfpSettings,
+    output: str,
+    wait: bool,
+    timeout_s: float | None,
+) -> None:
+    """Show a run, or follow it to its end."""
+    if wait:
+        follow(client, found.run_id, kfp, output, timeout_s)
+    else:
+        _show(found, kfp, output)
 
 
 def _logs(client: SubmissionClient, run: Run, wanted: str | None) -> list[dict[str, str]]:

@@ -33,12 +33,8 @@ def _accelerator(name: str) -> str:
     return name
 
 
-def _data(text: str) -> str:
-    return str(DataRef.parse(text))
-
-
 Source = Annotated[str, AfterValidator(_reference)]
-DataSource = Annotated[str, AfterValidator(_data)]
+DataSource = Annotated[str, AfterValidator(lambda text: str(DataRef.parse(text)))]
 AcceleratorName = Annotated[
     str,
     AfterValidator(_accelerator),
@@ -115,9 +111,7 @@ class Data(_Part):
     evaluate: DataSource | None = Field(
         None, description="What every version is evaluated on; without it nothing is proven."
     )
-    calibrate: DataSource | None = Field(
-        None, description="Prompts to calibrate quantization with."
-    )
+    calibrate: DataSource | None = Field(None, description="What quantization is calibrated with.")
 
 
 class Evaluation(_Part):

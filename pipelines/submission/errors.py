@@ -19,6 +19,7 @@ No message holds a token or a cookie.
 from __future__ import annotations
 
 from penstock.core.errors import ConfigurationError, LifecycleError, PipelinesError
+from penstock.core.patience import Unanswered
 
 
 class Missing(PipelinesError):
@@ -41,22 +42,8 @@ class Rejected(PipelinesError):
         self.status = status
 
 
-class Unavailable(PipelinesError):
-    """The server did not answer, or cannot answer now.
-
-    Args:
-        message: What was asked, and what happened.
-        hint: The next step.
-        after_s: How long the server wants to be left alone, in seconds.
-        executed: False if the request certainly was not executed; True if nobody can tell.
-    """
-
-    def __init__(
-        self, message: str, *, hint: str = "", after_s: float = 0.0, executed: bool = True
-    ) -> None:
-        super().__init__(message, hint=hint)
-        self.after_s = after_s
-        self.executed = executed
+class Unavailable(Unanswered, PipelinesError):
+    """The server did not answer, or cannot answer now."""
 
 
 class Unfinished(PipelinesError):

@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pipelines.submission.errors import Unavailable
-from serving.kube.patience import wait_s
+from penstock.core.patience import Attempts
 
 
 @dataclass(frozen=True)
@@ -42,39 +41,19 @@ class Patience:
         return Tries(self)
 
 
-class Tries:
+class Tries(Attempts):
     """The attempts of one operation."""
 
     def __init__(self, patience: Patience) -> None:
+        super().__init__(patience.total_s, patience.clock, patience.pause, patience.jitter)
         self._patience = patience
-        self._failed = 0
-        self._start = patience.clock()
-
-    @property
-    def left_s(self) -> float:
-        """How much of the whole time is left."""
-        return self._patience.total_s - (self._patience.clock() - self._start)
 
     @property
     def timeouts(self) -> tuple[float, float]:
-        """How long the next connection and the next answer may take."""
+        """How long the next connection and the next answer may take, in seconds."""
         left_s = max(0.05, self.left_s)
         return min(self._patience.connect_s, left_s), min(self._patience.read_s, left_s)
 
     def pause(self, wanted_s: float) -> None:
         """Wait, but not beyond the whole time."""
         self._patience.pause(max(0.0, min(wanted_s, self.left_s)))
-
-    def again(self, problem: Unavailable) -> None:
-        """Wait before the next attempt; raise the problem if there is no time for one."""
-        self._failed += 1
-        pause_s = wait_s(self._failed, after_s=problem.after_s, jitter=self._patience.jitter())
-        if pause_s >= self.left_s:
-            waited_s = self._patience.clock() - self._start
-            raise Unavailable(
-                f"{problem}; attempts: {self._failed}, in {waited_s:.1f} s",
-                hint=problem.hint,
-                after_s=problem.after_s,
-                executed=problem.executed,
-            ) from problem
-        self._patience.pause(pause_s)

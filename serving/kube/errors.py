@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 from penstock.core.errors import ConfigurationError, ServingError
+from penstock.core.patience import Unanswered
 
 
 class Absent(ServingError):
@@ -37,22 +38,8 @@ class Expired(ServingError):
     """The resource version or the list's position is too old."""
 
 
-class Unreachable(ServingError):
-    """The API server did not answer, or cannot answer now.
-
-    Args:
-        message: What was asked, and what happened.
-        hint: The next step.
-        after_s: How long the server wants to be left alone.
-        executed: False if the request certainly was not executed; True if nobody can tell.
-    """
-
-    def __init__(
-        self, message: str, *, hint: str = "", after_s: float = 0.0, executed: bool = True
-    ) -> None:
-        super().__init__(message, hint=hint)
-        self.after_s = after_s
-        self.executed = executed
+class Unreachable(Unanswered, ServingError):
+    """The API server did not answer, or cannot answer now."""
 
 
 class NoAccess(ConfigurationError):

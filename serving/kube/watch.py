@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from penstock.core.errors import ServingError
+from penstock.core.patience import wait_s
 from serving.cluster import Object
 from serving.kube.api import Api
 from serving.kube.calls import Answer, Call, Target
 from serving.kube.errors import Expired, Unreachable
-from serving.kube.patience import wait_s
 from serving.kube.refusals import refusal
 
 _SILENT_S = 90.0  # a server sends a bookmark about every minute; after this the line is dead

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Literal
 from aiohttp import web
 
 from registry.mirror import application
+from tests.fakes.serving import serving
 
 Fault = Literal["", "cut", "altered", "whole"]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -33,24 +33,8 @@ class Network:
 @contextmanager
 def hub(root: Path, network: Network) -> Iterator[str]:
     """Serve a folder of repositories; yields the URL."""
-    loop = asyncio.new_event_loop()
-    listener = socket.create_server(("127.0.0.1", 0))
-    runner = web.AppRunner(_application(root, network), access_log=None, shutdown_timeout=0.1)
-
-    async def start() -> None:
-        await runner.setup()
-        await web.SockSite(runner, listener).start()
-
-    loop.run_until_complete(start())
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+    with serving(_application(root, network)) as url:
+        yield url
 
 
 def _application(root: Path, network: Network) -> web.Application:

@@ -195,7 +195,6 @@ def test_gc_removes_only_what_nothing_needs(served: Home, tmp_path: Path) -> Non
     assert kept["needed_by"] == ["served as tiny-v1", "tiny version 1 (champion)"]
 
 
-@pytest.mark.soak  # takes minutes, and its limits are too short: see docs/critiques.md
 def test_an_engine_that_never_becomes_ready(served: Home, tiny: Path, tmp_path: Path) -> None:
     model = shutil.copytree(tiny, tmp_path / "other")
     (model / "README.md").write_text("another version")

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
 import pytest
-from aiohttp import web
 
 from penstock.cli.schedule_watch import application
 from penstock.core.schedules import Schedule
 from pipelines.schedules.kept import Kept
+from tests.fakes.serving import serving
 
 pytestmark = pytest.mark.integration
 SECRET = "between-us"
@@ -30,24 +27,8 @@ def _schedule(name: str, *on: str) -> Kept:
 def _receiver(started: list[tuple[str, str]]) -> Iterator[str]:
     known = [_schedule("one", "version:base"), _schedule("two", "alias:base@prod")]
     app = application(SECRET, lambda: known, lambda name, why: started.append((name, why)))
-    loop, listener = asyncio.new_event_loop(), socket.create_server(("127.0.0.1", 0))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-
-    async def start() -> None:
-        await runner.setup()
-        await web.SockSite(runner, listener).start()
-
-    loop.run_until_complete(start())
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
+    with serving(app) as url:
+        yield url
 
 
 def test_mlflow_starts_what_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.core.patience import wait_s
 from serving.cluster import Kind, Object
 from serving.kube.calls import Target
 from serving.kube.discovery import allocatable
 from serving.kube.kinds import RESOURCES, to_install
-from serving.kube.patience import wait_s
 from serving.kube.readback import holds, holds_status, includes
 from serving.kube.watch import Seen
 
