@@ -26,6 +26,10 @@ class Reading(NamedTuple):
     cursor: str
     """Behind them."""
 
+    met: bool = False
+    """Whether the cursor knows a process that the one before did not: it counts only from a cursor
+    that knows it, so this one is to be kept although it proves nothing."""
+
 
 class Counters(Protocol):
     """What users' requests show of two versions of a model."""

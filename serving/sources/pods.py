@@ -120,6 +120,7 @@ class PodCounters:
             total(arms[self._stable]),
             _halves(arms[self._stable]),
             after.to_json(),
+            met=bool(after.pods.keys() - before.pods.keys()),
         )
 
     def close(self) -> None:

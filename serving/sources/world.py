@@ -154,7 +154,7 @@ class ObservedWorld:
             self._counters[versions] = self._place.counters(record.candidate, record.stable)
         before = (record.cursors or {}).get(LIVE)
         read = self._counters[versions].read(before)
-        if before is not None and not _anything(read.candidate, read.stable):
+        if before is not None and not read.met and not _anything(read.candidate, read.stable):
             return Batch()
         return Batch(
             candidate=read.candidate,

@@ -45,7 +45,8 @@ class PodScraper:
         self._cluster, self._selector = cluster, selector
         timeout = httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_S)
         self._http = httpx.Client(timeout=timeout, trust_env=False, transport=transport)
-        self._direct = True
+        self._direct: bool | None = None
+        """Whether pods' addresses mean something from here; not known before one answered."""
 
     def pods(self, service: str) -> list[Pod]:
         """Return a version's pods that are not ending."""
@@ -68,14 +69,17 @@ class PodScraper:
         self._http.close()
 
     def _text(self, pod: Pod) -> str:
-        if self._direct:
-            try:
-                return self._get(f"http://{pod.address}{pod.path}")
-            except httpx.ConnectTimeout:
-                self._direct = False  # pods' addresses mean nothing from here
-            except (httpx.HTTPError, ValueError) as problem:
-                raise _silent(pod, f"{type(problem).__name__}: {problem}") from problem
-        return self._proxied(pod)
+        if self._direct is False:
+            return self._proxied(pod)
+        try:
+            text = self._get(f"http://{pod.address}{pod.path}")
+        except (httpx.HTTPError, ValueError) as problem:
+            if isinstance(problem, httpx.ConnectTimeout) and self._direct is None:
+                self._direct = False
+                return self._proxied(pod)
+            raise _silent(pod, f"{type(problem).__name__}: {problem}") from problem
+        self._direct = True
+        return text
 
     def _get(self, url: str) -> str:
         answer = self._http.get(url)

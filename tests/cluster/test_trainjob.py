@@ -54,7 +54,8 @@ def definitions(request: pytest.FixtureRequest, cluster: Running) -> Iterator[No
 @pytest.fixture
 def space(definitions: None, cluster: Running, namespace: str) -> Iterator[KubernetesCluster]:
     with connect(kubeconfig=cluster.kubeconfig, namespace=namespace) as found:
-        until("the server serves TrainJobs", lambda: found.list("TrainJob") == [], 30)
+        for kind in ("TrainJob", "TrainingRuntime"):
+            until(f"the server serves {kind}s", lambda kind=kind: found.list(kind) == [], 30)
         yield found
 
 

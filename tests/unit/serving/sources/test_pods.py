@@ -107,6 +107,21 @@ def test_a_pod_that_was_not_ready_for_a_while_is_not_counted_twice(pods: Pods) -
     assert pods.counters().read(cursor).candidate.requests == 1
 
 
+def test_pods_that_get_ready_behind_the_cursor_count_from_one_that_knows_them(pods: Pods) -> None:
+    for uid, pod in pods.pods.items():
+        pods.pods[uid] = pod._replace(ready=False)
+    first = pods.counters().read(None)
+    assert not pods.counters().read(first.cursor).met
+    for uid, pod in pods.pods.items():
+        pods.pods[uid] = pod._replace(ready=True)
+    pods.answered("m_v1-0", Outcome(200))  # perhaps before the cursor
+    second = pods.counters().read(first.cursor)
+    assert (second.stable.requests, second.met) == (0, True)
+    pods.answered("m_v1-0", Outcome(200))
+    third = pods.counters().read(second.cursor)
+    assert (third.stable.requests, third.met) == (1, False)
+
+
 def test_one_silent_pod_makes_all_of_it_no_evidence(pods: Pods) -> None:
     cursor = pods.counters().read(None).cursor
     pods.answered("m_v1-0", Outcome(200))

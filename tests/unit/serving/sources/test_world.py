@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,11 @@ from serving.doors import GatewayDoors
 from serving.headers import REQUEST, VERSION
 from serving.local.objects import SqliteCluster
 from serving.manifests import weights_of
+from serving.rollout.decide import Seen
+from serving.rollout.evidence import NO_REQUESTS
 from serving.rollout.record import Record, first_record
-from serving.sources.live import LiveCounters
+from serving.rollout.step import LIVE
+from serving.sources.live import LiveCounters, Reading
 from serving.sources.replay import Load, Prompt
 from serving.sources.world import ObservedWorld, Place
 from serving.traffic import LocalTraffic
@@ -169,3 +173,39 @@ def test_scores_that_come_later_decide(tmp_path: Path, worth: float, outcome: st
             if record.phase != "ramp":
                 break
         assert record.phase == outcome
+
+
+class Told:
+    """Counters that say what they are told to."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def read(self, cursor: str | None) -> Reading:
+        return self._reading
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("met", [True, False])
+def test_a_cursor_that_proves_nothing_is_kept_if_it_knows_more_processes(
+    tmp_path: Path, met: bool
+) -> None:
+    """Else those that were not ready when the step began would never count."""
+    nothing = (NO_REQUESTS, NO_REQUESTS)
+    reading = Reading(*nothing, nothing, "second", met=met)
+    cluster, routed = SqliteCluster(tmp_path / "cluster.db"), {"m-v2": 50, "m-v1": 50}
+    doors = GatewayDoors("http://127.0.0.1:1")
+    place = Place(
+        cluster, LocalTraffic(), "m", doors, lambda: routed, lambda *_versions: Told(reading)
+    )
+    world = ObservedWorld(place, POLICY, [], Load(), lambda: 1000.0)
+    record = dataclasses.replace(
+        first_record("m-v2", "m-v1", POLICY, 990.0),
+        phase="ramp",
+        weight=50,
+        cursors={LIVE: "first"},
+    )
+    batch = world.evidence(record, Seen(now=1000.0, routed=routed))
+    assert (batch.size, batch.cursors) == (0, {LIVE: "second"} if met else {})

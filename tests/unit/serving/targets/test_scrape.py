@@ -106,6 +106,24 @@ def test_where_addresses_mean_nothing_the_api_server_is_asked() -> None:
         _scraper(Api(allowed=False), answer).samples(POD)
 
 
+def test_a_pod_that_answered_once_and_is_slow_now_is_no_reason_to_ask_elsewhere() -> None:
+    answers = [httpx.Response(200, text="a 1\n"), None, httpx.Response(200, text="a 2\n")]
+
+    def answer(_request: httpx.Request) -> httpx.Response:
+        given = answers.pop(0)
+        if given is None:
+            raise httpx.ConnectTimeout("later")
+        return given
+
+    api = Api()
+    scraper = _scraper(api, answer)
+    scraper.samples(POD)
+    with pytest.raises(NotReady, match="later"):
+        scraper.samples(POD)
+    assert [s.value for s in scraper.samples(POD)] == [2.0]
+    assert api.asked == []
+
+
 @pytest.mark.parametrize("status", [404, 500])
 def test_a_pod_that_does_not_tell_is_no_evidence(status: int) -> None:
     with pytest.raises(NotReady, match=POD.name):
