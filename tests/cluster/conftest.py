@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,6 +47,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ours = item.path.parent == Path(__file__).parent and item.get_closest_marker("cluster")
         if ours and _foreign() and item.path.name not in _ANYWHERE:
             item.add_marker(needs)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what would begin after PENSTOCK_TEST_UNTIL (seconds since the epoch)."""
+    until = float(os.environ.get("PENSTOCK_TEST_UNTIL", "inf"))
+    if item.get_closest_marker("cluster") and time.time() > until:
+        pytest.skip("the time that this run may take is over")
 
 
 def _found() -> Running | str:

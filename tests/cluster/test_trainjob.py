@@ -54,8 +54,11 @@ def definitions(request: pytest.FixtureRequest, cluster: Running) -> Iterator[No
 @pytest.fixture
 def space(definitions: None, cluster: Running, namespace: str) -> Iterator[KubernetesCluster]:
     with connect(kubeconfig=cluster.kubeconfig, namespace=namespace) as found:
-        for kind in ("TrainJob", "TrainingRuntime"):
-            until(f"the server serves {kind}s", lambda kind=kind: found.list(kind) == [], 30)
+        until(
+            "the server to serve both kinds",
+            lambda: found.list("TrainJob") == found.list("TrainingRuntime") == [],
+            30,
+        )
         yield found
 
 
