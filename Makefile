@@ -30,7 +30,7 @@ test: setup ## all tests that need no cluster
 	@echo "==> unit, contract and golden tests"
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not integration and not soak and not conformance and not cluster"
 	@echo "==> integration tests: servers and processes on 127.0.0.1"
-	@$(BIN)/python -m pytest -q -m "integration and not soak and not conformance and not cluster"
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "integration and not soak and not conformance and not cluster"
 
 soak: setup ## kills and interleavings by the thousand: minutes
 	@$(BIN)/python -m pytest -q -m soak

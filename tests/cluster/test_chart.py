@@ -35,7 +35,7 @@ from tests.cluster.stage import PATIENT, Stage
 from tests.cluster.waiting import until
 from tests.unit.deploy.schemas import mistakes
 
-pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.enable_socket]
+pytestmark = [pytest.mark.cluster, pytest.mark.enable_socket]
 
 BEFORE = "0.0.9"
 """Version of the chart that is upgraded from."""
@@ -196,6 +196,7 @@ def _metrics_of(stage: Stage) -> list[str]:
     return [each["metadata"]["annotations"][of] for each in json.loads(pods)["items"]]
 
 
+@pytest.mark.alone
 def test_install_upgrade_and_uninstall_leave_traffic_and_nothing_stray(
     cluster: Running, namespace: str, tmp_path: Path
 ) -> None:
