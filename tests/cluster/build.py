@@ -65,7 +65,7 @@ BINARIES = (
     Binary("envoy-gateway", "envoy-gateway", "github.com/envoyproxy/gateway/cmd/envoy-gateway"),
     Binary("coredns", "coredns"),
     Binary("fake-gpu", "fake-gpu"),
-    # tests of the chart run it; with Kubernetes' packages of the same version little is compiled twice
+    # tests of the chart run it; beside Kubernetes little is compiled twice
     Binary("helm", "kubernetes", "helm.sh/helm/v4/cmd/helm"),
 )  # fmt: skip
 
