@@ -50,7 +50,7 @@ cluster-status: setup ## its processes, memory and addresses
 cluster-shell: setup ## a shell in its namespaces, with kubectl
 	@$(BIN)/python -m tests.cluster shell
 
-ON_CLUSTER = $(BIN)/python -m tests.cluster run -- $(BIN)/python -m pytest -q
+ON_CLUSTER = $(BIN)/python -m tests.cluster run -- $(BIN)/python -m pytest -q --durations=25
 
 test-cluster: cluster-up ## tests on the real cluster: two at a time, then those that want it alone
 	@failed=0; \

@@ -36,6 +36,12 @@ def able_() -> None:
         raise click.ClickException(f"no cluster can run here: {'; '.join(missing)}")
 
 
+@main.command("definitions")
+def definitions_() -> None:
+    """Fetch the definitions of objects that unit tests read: a minute, once."""
+    build.definitions()
+
+
 @main.command("build")
 def build_() -> None:
     """Build and fetch what a start needs; done once."""

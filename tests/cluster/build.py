@@ -15,10 +15,15 @@ from tests.cluster.places import HERE, cache
 
 GO = HERE / "go"
 _STRIP = "-s -w"
+KUBERNETES = "k8s.io/kubernetes@v1.34.4"
+KSERVE = "github.com/kserve/kserve@v0.20.0"
+GATEWAY_API = "sigs.k8s.io/gateway-api@v1.5.1"
+ISTIO = "istio.io/api@v1.27.1"
 KUEUE = "sigs.k8s.io/kueue@v0.17.0"
 PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 TRAINERS = tuple(f"github.com/kubeflow/trainer/v2@v2.{minor}.0" for minor in range(4))
-"""Never built: their definitions are read."""
+DEFINING = (KUBERNETES, KSERVE, GATEWAY_API, ISTIO, KUEUE, PROMETHEUS_OPERATOR, *TRAINERS)
+"""Modules whose definitions of objects are read; most are never built."""
 
 
 class BuildError(LifecycleError):
@@ -50,7 +55,7 @@ class Binary:
         return ["-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", link]
 
 
-_KUBERNETES = "v1.34.4"
+_KUBERNETES = KUBERNETES.rpartition("@")[2]
 BINARIES = (
     Binary("etcd", "kubernetes", "go.etcd.io/etcd/server/v3", _KUBERNETES),
     *(
@@ -116,11 +121,19 @@ def binaries(say: Callable[[str], None]) -> dict[str, Path]:
             _build(binary, path)
             say(f"built {binary.name} in {time.monotonic() - began:.0f} s")
         used(path)
-    modules = Path(go("env", "GOMODCACHE", module="fake-gpu"))
-    read = (KUEUE, PROMETHEUS_OPERATOR, *TRAINERS)
-    if missing := [each for each in read if not (modules / each).exists()]:
-        go("mod", "download", *missing, module="fake-gpu")
+    definitions()
     return found
+
+
+def definitions() -> None:
+    """Fetch the modules whose definitions are read.
+
+    Raises:
+        BuildError: Go is missing, or one could not be had.
+    """
+    modules = Path(go("env", "GOMODCACHE", module="fake-gpu"))
+    if missing := [each for each in DEFINING if not (modules / each).exists()]:
+        go("mod", "download", *missing, module="fake-gpu")
 
 
 def _build(binary: Binary, path: Path) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import jsonschema
 
 from serving.cluster import Object
+from tests.cluster.build import KUBERNETES
 from tests.unit.serving.kserve import definitions
 
-_OPENAPI = "k8s.io/kubernetes@v1.34.4/api/openapi-spec/v3"
+_OPENAPI = f"{KUBERNETES}/api/openapi-spec/v3"
 
 
 def mistakes(obj: Object) -> list[str]:

@@ -12,11 +12,12 @@ from serving.cluster import Object
 from serving.gpus import claims
 from serving.gpus.devices import Devices, with_claims
 from serving.gpus.inventory import inventory_of, room
+from tests.cluster.build import KUBERNETES
 from tests.unit.serving.gpus.nodes import A100, H100, hardware, pod
 from tests.unit.serving.kserve.definitions import of_module
 from tests.unit.serving.kserve.objects import beside
 
-_SPECS = "k8s.io/kubernetes@v1.34.4/api/openapi-spec/v3/apis__"
+_SPECS = f"{KUBERNETES}/api/openapi-spec/v3/apis__"
 _TYPES = {
     "ResourceClaimTemplate": (
         "resource.k8s.io__v1",

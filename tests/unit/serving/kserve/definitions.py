@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from serving.cluster import Object
-from tests.cluster.build import KUEUE, PROMETHEUS_OPERATOR
+from tests.cluster.build import GATEWAY_API, ISTIO, KSERVE, KUEUE, PROMETHEUS_OPERATOR
 
-_KSERVE = "github.com/kserve/kserve@v0.20.0/config/crd/full"
+_KSERVE = f"{KSERVE}/config/crd/full"
 FILES = {
     "InferenceService": f"{_KSERVE}/serving.kserve.io_inferenceservices.yaml",
     "ServingRuntime": f"{_KSERVE}/serving.kserve.io_servingruntimes.yaml",
@@ -23,11 +23,8 @@ FILES = {
         f"{_KSERVE}/llmisvc/serving.kserve.io_llminferenceserviceconfigs.yaml"
     ),
     "LLMInferenceService": f"{_KSERVE}/llmisvc/serving.kserve.io_llminferenceservices.yaml",
-    "HTTPRoute": (
-        "sigs.k8s.io/gateway-api@v1.5.1/config/crd/standard/"
-        "gateway.networking.k8s.io_httproutes.yaml"
-    ),
-    "VirtualService": "istio.io/api@v1.27.1/kubernetes/customresourcedefinitions.gen.yaml",
+    "HTTPRoute": f"{GATEWAY_API}/config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
+    "VirtualService": f"{ISTIO}/kubernetes/customresourcedefinitions.gen.yaml",
     **{
         kind: f"{KUEUE}/config/components/crd/bases/kueue.x-k8s.io_{kind.lower()}s.yaml"
         for kind in ("ClusterQueue", "LocalQueue", "ResourceFlavor")
@@ -56,8 +53,8 @@ def of_module(file: str) -> Path:
     modules = _modules()
     if modules is None or not (modules / file).is_file():
         module, _, rest = file.partition("@")
-        how = f"go mod download {module}@{rest.partition('/')[0]}"
-        pytest.skip(f"the definitions are not in the Go module cache; get them with: {how}")
+        which = f"{module}@{rest.partition('/')[0]}"
+        pytest.skip(f"{which} was not fetched: python -m tests.cluster definitions")
     return modules / file
 
 
