@@ -54,7 +54,8 @@ def place(local: bool) -> Place:
     "--on",
     multiple=True,
     metavar="EVENT",
-    help="Also when MLflow says so (penstock schedule watch): version:NAME or alias:NAME@ALIAS.",
+    help="Also when MLflow says so, or users get worse (penstock schedule watch): version:NAME, "
+    "alias:NAME@ALIAS or drift:METRIC.",
 )
 @click.option(
     "--trigger-cooldown", default="10m", show_default=True, help="Least time between two of these."
@@ -86,6 +87,7 @@ def create(
     A schedule of this name that differs is replaced: a run in flight ends first, in peace.
     """
     from penstock.core.schedules import span
+    from pipelines.schedules.drift import check
 
     limits: dict[str, float] = {}
     if cooldown is not None:
@@ -110,6 +112,7 @@ def create(
         "paused": paused,
     }
     schedule = _schedule(body)
+    check(schedule, model)
     if pipeline == "retrain" and not model.data.train:
         raise ConfigurationError(
             "data.train is not set: there is nothing to train on",
@@ -195,7 +198,7 @@ def trigger(name: str, because: str, local: bool) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Which address to listen on.")
 @local_option
 def watch(port: int, host: str, local: bool) -> None:
-    """Receive MLflow's webhooks, and start the schedules that want them (--on).
+    """Receive MLflow's webhooks, look for drift, and start the schedules that want either (--on).
 
     The secret shared with MLflow is in PENSTOCK_WEBHOOK_SECRET. MLflow sends to https and public
     addresses only, unless its server is told otherwise: docs/how-to/schedule.md.

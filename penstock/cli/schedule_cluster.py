@@ -94,7 +94,11 @@ class OnCluster:
             return [
                 Kept(
                     Schedule.model_validate(
-                        {**found.body, "spec": {}, "paused": not found.recurring.enabled}
+                        {
+                            **found.body,
+                            "spec": json.loads(found.recurring.parameters["spec"]),
+                            "paused": not found.recurring.enabled,
+                        }
                     ),
                     0,
                 )

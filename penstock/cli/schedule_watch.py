@@ -1,4 +1,4 @@
-"""Receives MLflow's webhooks: reads the signature, and starts what wants the event."""
+"""Receives MLflow's webhooks and looks for drift, and starts what wants either."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import socket
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
 
 import click
 from aiohttp import web
 
+from penstock.cli.edge import settings_of
+from penstock.cli.schedule_drift import Drift
 from penstock.cli.schedule_places import cluster_place, local_place
 from penstock.core.errors import ConfigurationError, PortOccupied
+from pipelines.schedules.drift import LOOK_S
 from pipelines.schedules.kept import Kept
-from pipelines.schedules.triggers import DELIVERY, Event, Unsigned, asked, read
+from pipelines.schedules.triggers import DELIVERY, Asked, Event, Unsigned, asked, may_start, read
 
 _MOST_BYTES = 1 << 20
 _SEEN = 10_000
@@ -42,54 +46,98 @@ def watch(env: dict[str, str], host: str, port: int, *, local: bool) -> None:
     except OSError as problem:
         raise PortOccupied(host, port, option="--port") from problem
     place = local_place(env) if local else cluster_place(env)
-    app = application(secret, place.known, place.start)
+    drift = Drift(settings_of(env), click.echo)
+    app = application(secret, place.known, place.start, drift)
     click.echo(f"webhooks of MLflow are taken at http://{host}:{listener.getsockname()[1]}/mlflow")
     sys.stdout.flush()
     with listener:
         web.run_app(app, sock=listener, print=lambda *_: None, access_log=None)
 
 
-def application(secret: str, known: Callable[[], Sequence[Kept]], fire: Fire) -> web.Application:
+def application(
+    secret: str,
+    known: Callable[[], Sequence[Kept]],
+    fire: Fire,
+    drift: Drift,
+    look_s: float = LOOK_S,
+) -> web.Application:
     """Return the server.
 
     Args:
         secret: Shared with MLflow.
         known: Reads the schedules.
         fire: Starts one: its name, and why.
+        drift: Looks at champions.
+        look_s: Time between two looks, in seconds.
     """
-    seen: OrderedDict[str, None] = OrderedDict()
-    started: dict[str, float] = {}
-    turn = asyncio.Lock()  # two events at once must not both find a schedule cooled down
+    receiver = _Receiver(secret, known, fire, drift)
 
-    async def take(request: web.Request) -> web.Response:
+    async def looking(_app: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(receiver.look_again(look_s))
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    app = web.Application(client_max_size=_MOST_BYTES)
+    app.cleanup_ctx.append(looking)
+    app.router.add_post("/mlflow", receiver.take)
+    app.router.add_get("/healthz", _fine)
+    return app
+
+
+class _Receiver:
+    """Starts schedules for events and for drift, one thing at a time."""
+
+    def __init__(
+        self, secret: str, known: Callable[[], Sequence[Kept]], fire: Fire, drift: Drift
+    ) -> None:
+        self._secret, self._known, self._fire, self._drift = secret, known, fire, drift
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._started: dict[str, float] = {}
+        self._turn = asyncio.Lock()  # two at once must not both find a schedule cooled down
+
+    async def take(self, request: web.Request) -> web.Response:
+        """Answer a webhook."""
         body, now = await request.read(), time.time()
-        async with turn:
+        async with self._turn:
             try:
-                event = read(request.headers, body, secret=secret, now=now, seen=seen)
+                event = read(request.headers, body, secret=self._secret, now=now, seen=self._seen)
             except Unsigned as problem:
                 click.echo(f"refused: {problem}")
                 return web.json_response({"error": str(problem)}, status=401)
-            seen[request.headers[DELIVERY]] = None
-            if len(seen) > _SEEN:
-                seen.popitem(last=False)
-            answers = await asyncio.to_thread(answer, event)
+            self._seen[request.headers[DELIVERY]] = None
+            if len(self._seen) > _SEEN:
+                self._seen.popitem(last=False)
+            answers = await asyncio.to_thread(self._answer, event)
         return web.json_response({"event": str(event), "schedules": answers}, status=202)
 
-    def answer(event: Event) -> list[dict[str, object]]:
+    async def look_again(self, look_s: float) -> None:
+        """Look for drift, again and again."""
+        while True:
+            async with self._turn:
+                try:
+                    await asyncio.to_thread(self._look)
+                except Exception as problem:  # noqa: BLE001 - webhooks are taken all the same
+                    click.echo(f"no look for drift: {type(problem).__name__}: {problem}")
+            await asyncio.sleep(look_s)
+
+    def _look(self) -> None:
+        for kept, why in self._drift.look(self._known()):
+            self._start([may_start(kept, time.time(), self._started, why)])
+
+    def _answer(self, event: Event) -> list[dict[str, object]]:
+        return self._start(asked(event, self._known(), time.time(), self._started))
+
+    def _start(self, found: Iterable[Asked]) -> list[dict[str, object]]:
         told = []
-        now = time.time()
-        for each in asked(event, known(), now, started):
+        for each in found:
             if each.fires:
-                started[each.schedule] = now
-                fire(each.schedule, each.why)
+                self._started[each.schedule] = time.time()
+                self._fire(each.schedule, each.why)
             click.echo(f"{each.schedule}: {'starts' if each.fires else 'left alone'}: {each.why}")
             told.append({"schedule": each.schedule, "starts": each.fires, "why": each.why})
         return told
-
-    app = web.Application(client_max_size=_MOST_BYTES)
-    app.router.add_post("/mlflow", take)
-    app.router.add_get("/healthz", _fine)
-    return app
 
 
 async def _fine(_request: web.Request) -> web.Response:

@@ -41,7 +41,7 @@ _FIELDS = (
     ("day of the week", 0, 7, tuple(_DAYS)),
 )
 _ITEM = re.compile(r"(\*|\w+(?:-\w+)?)(?:/(\d+))?")
-_RULE = re.compile(r"(version|alias):([^@/:]+)(?:@([\w-]+))?")
+_RULE = re.compile(r"(version|alias|drift):([^@/:]+)(?:@([\w-]+))?")
 _PROMOTING = ("champion", "challenger", "previous")
 _SPAN = re.compile(r"(\d+)\s*(s|m|h|d)?")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -118,9 +118,9 @@ class When(Part):
 class Rule:
     """What starts a schedule beside its clock. `str(Rule.parse(t)) == t`."""
 
-    kind: Literal["version", "alias"]
+    kind: Literal["version", "alias", "drift"]
     name: str
-    """A registered model in MLflow."""
+    """A registered model in MLflow; of `drift`, a metric of the model's rollouts."""
 
     alias: str = ""
 
@@ -129,11 +129,12 @@ class Rule:
 
     @classmethod
     def parse(cls, text: str) -> Rule:
-        """Read `version:NAME` or `alias:NAME@ALIAS`; ValueError says what is allowed."""
+        """Read one; ValueError says what is allowed."""
         match = _RULE.fullmatch(text)
         if match is None or (match[1] == "alias") != bool(match[3]):
-            raise ValueError(f"version:NAME or alias:NAME@ALIAS; found {text!r}")
-        return cls("alias" if match[1] == "alias" else "version", match[2], match[3] or "")
+            raise ValueError(f"version:NAME, alias:NAME@ALIAS or drift:METRIC; found {text!r}")
+        kind: Any = match[1]
+        return cls(kind, match[2], match[3] or "")
 
 
 class Schedule(Part):
@@ -150,7 +151,9 @@ class Schedule(Part):
     parameters: dict[str, str | float | bool] = Field({}, description="Beside the spec.")
     deadline_s: int = Field(6 * 3600, ge=10, description="A run that takes longer is ended.")
     on: list[str] = Field(
-        [], description="Beside the clock: version:NAME or alias:NAME@ALIAS of MLflow."
+        [],
+        description="Beside the clock: version:NAME or alias:NAME@ALIAS of MLflow; drift:METRIC "
+        "of what users get of the champion.",
     )
     trigger_cooldown_s: int = Field(
         600, ge=0, description="Least time between two starts by triggers."
@@ -166,7 +169,7 @@ class Schedule(Part):
                     f"parameters of {self.pipeline}: {', '.join(allowed) or 'none'}; found {name}"
                 )
         for rule in map(Rule.parse, self.on):
-            if rule.name == self.model and rule.alias in _PROMOTING:
+            if rule.kind != "drift" and rule.name == self.model and rule.alias in _PROMOTING:
                 raise ValueError(
                     f"an alias that this schedule does not move itself; found {rule}: every "
                     "promotion would start the next training"

@@ -1,4 +1,4 @@
-"""What starts a schedule beside its clock: MLflow's webhooks. Pure.
+"""What starts a schedule beside its clock: MLflow's webhooks, and drift. Pure.
 
 A trigger only asks for a look: whether to train, `detect_changes` decides, with the same cool-down
 and budget as at any other time.
@@ -103,10 +103,30 @@ def asked(
         started: When triggers started them, as far as it is not among their ticks.
     """
     return [
-        _asked(event, kept, cooling(kept, now, started.get(kept.schedule.name)))
+        Asked(kept.schedule.name, False, "Penstock itself registered this version")
+        if event.ours
+        else may_start(kept, now, started, str(event))
         for kept in known
         if any(_matches(Rule.parse(text), event) for text in kept.schedule.on)
     ]
+
+
+def may_start(kept: Kept, now: float, started: Mapping[str, float], why: str) -> Asked:
+    """Return whether a trigger starts a schedule now.
+
+    Args:
+        kept: The schedule.
+        now: Seconds since the epoch.
+        started: When triggers started them, as far as it is not among their ticks.
+        why: What happened, in words.
+    """
+    name = kept.schedule.name
+    if kept.schedule.paused:
+        return Asked(name, False, "paused")
+    wait_s = cooling(kept, now, started.get(name))
+    if wait_s > 0:
+        return Asked(name, False, f"cools down for {wait_s:.0f} s more")
+    return Asked(name, True, why)
 
 
 def cooling(kept: Kept, now: float, started: float | None) -> float:
@@ -120,17 +140,6 @@ def cooling(kept: Kept, now: float, started: float | None) -> float:
     ticks = [tick.at for tick in kept.ticks if tick.because != "clock"]
     last = max([*ticks, started if started is not None else -math.inf])
     return max(0.0, last + kept.schedule.trigger_cooldown_s - now)
-
-
-def _asked(event: Event, kept: Kept, wait_s: float) -> Asked:
-    name = kept.schedule.name
-    if kept.schedule.paused:
-        return Asked(name, False, "paused")
-    if event.ours:
-        return Asked(name, False, "Penstock itself registered this version")
-    if wait_s > 0:
-        return Asked(name, False, f"cools down for {wait_s:.0f} s more")
-    return Asked(name, True, str(event))
 
 
 def _matches(rule: Rule, event: Event) -> bool:

@@ -153,5 +153,5 @@ def test_a_schedule_does_not_start_itself() -> None:
             _kept(f"alias:m@{alias}")
     _kept("alias:m@approved")
     for wrong in ("version:m@x", "alias:m", "drift", "version:"):
-        with pytest.raises(ValueError, match="version:NAME or alias:NAME@ALIAS"):
+        with pytest.raises(ValueError, match="version:NAME, alias:NAME@ALIAS or drift:METRIC"):
             Rule.parse(wrong)
