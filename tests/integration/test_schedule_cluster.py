@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from penstock.cli.app import app
+from penstock.cli.schedule_cluster import OnCluster
 from penstock.core.errors import LifecycleError
 from penstock.core.schedules import Schedule
 from pipelines.schedules.recurring import Recurring
@@ -78,6 +79,15 @@ def test_the_same_again_changes_nothing(place: Place) -> None:
     before = place.bodies()
     assert place.put() == "unchanged"
     assert place.bodies() == before
+
+
+def test_triggers_see_the_schedule_with_its_spec(place: Place) -> None:
+    place.put(on=["drift:error_rate"])
+    url = {"PENSTOCK_KFP_URL": place.double.url}
+    (kept,) = OnCluster(KfpSettings.from_env(url), url).known()
+    assert kept.schedule.on == ["drift:error_rate"]
+    assert kept.schedule.spec == SPEC
+    assert not kept.schedule.paused
 
 
 def test_a_replacement_waits_for_the_run_in_flight(place: Place) -> None:
