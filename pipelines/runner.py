@@ -74,13 +74,14 @@ def execute(
     settings = Settings.from_env(env)
     check_paths(settings)
     run_dir = settings.run_dir
+    document = as_parameter(spec.to_json())
     (run_dir / "logs").mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / "begun", repr(started_at))
     write_atomically(run_dir / "spec.json", spec.to_json())
     request = {
         "pipeline": asked.pipeline,
         "run_dir": str(run_dir),
-        "spec": as_parameter(spec.to_json()),
+        "spec": document,
         "parameters": dict(asked.parameters),
     }
     with (run_dir / "logs" / "pipeline.log").open("ab") as log:
