@@ -30,6 +30,28 @@ class BuildError(LifecycleError):
     """A binary could not be built."""
 
 
+_KUBERNETES = KUBERNETES.rpartition("@")[2]
+_MAJOR, _MINOR, _ = _KUBERNETES.removeprefix("v").split(".")
+_BUILD = {
+    "gitVersion": _KUBERNETES, "gitMajor": _MAJOR, "gitMinor": _MINOR, "gitTreeState": "clean",
+    "gitCommit": "gomod", "buildDate": "1970-01-01T00:00:00Z",
+}  # fmt: skip
+_OF_KUBERNETES = tuple(
+    f"{package}.{key}={value}"
+    for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    for key, value in _BUILD.items()
+)
+_OF_HELM = tuple(
+    f"helm.sh/helm/v4/{package}.{key}{part}={value}"
+    for package, key in (
+        ("pkg/chart/common", "k8sVersion"),
+        ("pkg/chart/v2/lint/rules", "k8sVersion"),
+        ("internal/version", "kubeClientVersion"),
+    )
+    for part, value in (("Major", _MAJOR), ("Minor", _MINOR))
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Binary:
     """One program of one module below `go/`."""
@@ -37,29 +59,20 @@ class Binary:
     name: str
     module: str
     package: str = "."
-    version: str = ""
-    """Kubernetes' version, which the linker sets; Go modules do not carry it."""
+    links: tuple[str, ...] = ()
+    """NAME=VALUE that the linker sets: versions, which Go modules do not carry."""
 
     @property
     def flags(self) -> list[str]:
         """What `go build` is told."""
-        link = _STRIP
-        if self.version:
-            major, minor, _ = self.version.removeprefix("v").split(".")
-            facts = {
-                "gitVersion": self.version, "gitMajor": major, "gitMinor": minor,
-                "gitTreeState": "clean", "gitCommit": "gomod", "buildDate": "1970-01-01T00:00:00Z",
-            }  # fmt: skip
-            for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"):
-                link += "".join(f" -X {package}.{key}={value}" for key, value in facts.items())
+        link = _STRIP + "".join(f" -X {each}" for each in self.links)
         return ["-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", link]
 
 
-_KUBERNETES = KUBERNETES.rpartition("@")[2]
 BINARIES = (
-    Binary("etcd", "kubernetes", "go.etcd.io/etcd/server/v3", _KUBERNETES),
+    Binary("etcd", "kubernetes", "go.etcd.io/etcd/server/v3", _OF_KUBERNETES),
     *(
-        Binary(name, "kubernetes", f"k8s.io/kubernetes/cmd/{name}", _KUBERNETES)
+        Binary(name, "kubernetes", f"k8s.io/kubernetes/cmd/{name}", _OF_KUBERNETES)
         for name in (
             "kube-apiserver", "kubelet", "kube-controller-manager", "kube-scheduler",
             "kubectl", "kube-proxy",
@@ -71,7 +84,7 @@ BINARIES = (
     Binary("coredns", "coredns"),
     Binary("fake-gpu", "fake-gpu"),
     # tests of the chart run it; beside Kubernetes little is compiled twice
-    Binary("helm", "kubernetes", "helm.sh/helm/v4/cmd/helm"),
+    Binary("helm", "kubernetes", "helm.sh/helm/v4/cmd/helm", _OF_HELM),
 )  # fmt: skip
 
 
