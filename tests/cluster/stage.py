@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from penstock.cli.users import Users
 from penstock.core.identity import ModelRef
 from penstock.core.manifest import Manifest
@@ -30,6 +32,7 @@ from serving.manifests import Release, service_name
 from serving.rollout.record import Record, first_record
 from serving.sources.replay import Prompt
 from serving.targets.kserve import ClusterTarget, connect
+from tests.cluster.waiting import until
 from tests.fakes.tiny_model import make_tiny_model
 
 NAME = "m"
@@ -215,8 +218,17 @@ class Stage:
 
     @contextmanager
     def users(self, rps: float = RPS) -> Iterator[Users]:
-        """Ask without end, through the gateway."""
+        """Ask without end, through the gateway, from when it routes: it accepts a route first."""
         door = self.target.door(NAME)
+        models = f"{door.url}/v1/models"
+
+        def routes() -> bool:
+            with suppress(httpx.HTTPError):
+                answer = httpx.get(models, headers=door.headers, trust_env=False, timeout=10)
+                return answer.status_code != httpx.codes.NOT_FOUND
+            return False
+
+        until("the gateway to route", routes)
         asked = Users(door.url, NAME, _QUESTIONS, rps=rps, seed=7, headers=door.headers)
         with asked.asking():
             yield asked

@@ -149,7 +149,7 @@ class _Late:
 
 def test_a_job_is_followed_to_its_end_and_removed(space: KubernetesCluster, tmp_path: Path) -> None:
     """Its status is faked, in the shapes that the server admits."""
-    ran = _followed(space, tmp_path, [{}, _RUNNING, _condition("Complete")])
+    ran = _followed(space, tmp_path, [_RUNNING, _condition("Complete")])
     assert ran.result == {"steps": 4}
     assert space.list("TrainJob") == space.list("TrainingRuntime") == []
 
