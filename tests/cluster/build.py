@@ -6,6 +6,8 @@ import hashlib
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,13 +128,19 @@ def binaries(say: Callable[[str], None]) -> dict[str, Path]:
         BuildError: One could not be built; the message ends with the compiler's last lines.
     """
     version = go("env", "GOVERSION", module="fake-gpu")
-    found = {}
-    for binary in BINARIES:
-        path = found[binary.name] = built(binary, version)
-        if not path.exists():
+    found = {binary.name: built(binary, version) for binary in BINARIES}
+    missing = [binary for binary in BINARIES if not found[binary.name].exists()]
+    ahead = ThreadPoolExecutor(1)
+    try:
+        for binary in missing:
+            ahead.submit(_fetch, binary)
+        for binary in missing:
             began = time.monotonic()
-            _build(binary, path)
+            _build(binary, found[binary.name])
             say(f"built {binary.name} in {time.monotonic() - began:.0f} s")
+    finally:
+        ahead.shutdown(cancel_futures=True)
+    for path in found.values():
         used(path)
     definitions()
     return found
@@ -147,6 +155,12 @@ def definitions() -> None:
     modules = Path(go("env", "GOMODCACHE", module="fake-gpu"))
     if missing := [each for each in DEFINING if not (modules / each).exists()]:
         go("mod", "download", *missing, module="fake-gpu")
+
+
+def _fetch(binary: Binary) -> None:
+    """Have a binary's sources come while others are compiled; what is amiss, its build says."""
+    with suppress(BuildError):
+        go("list", "-mod=readonly", "-deps", binary.package, module=binary.module)
 
 
 def _build(binary: Binary, path: Path) -> None:

@@ -22,7 +22,7 @@ _PARTS = ("gateway", "s3", "prometheus", "registry")
 _ANYWHERE = ("test_kube_adapter.py", "test_manifests.py")
 """What needs a cluster and nothing of its node. Others' pods mount folders of this machine."""
 
-_FIRST = ("test_rollout.py", "test_split.py")
+_FIRST = ("test_rollout.py", "test_split.py", "test_kube_adapter.py")
 """What is least to be left out where PENSTOCK_TEST_UNTIL ends a run."""
 
 

@@ -154,7 +154,8 @@ class Launcher:
         done = self._watched(task, name)
         told = self._folder / "launched" / name / "output_metadata.json"
         body = json.loads(told.read_text()) if told.exists() else {}
-        log = kubectl(self._stage, "logs", f"job/{name}", "--tail=-1") if done else ""
+        # of its pods, and not of the job: one that was killed as it ended is gone, and its log too
+        log = kubectl(self._stage, "logs", "-l", f"job-name={name}", "--tail=-1") if done else ""
         print(f"{task}: {done}\n{log}")
         return Ended(
             done, body.get("parameterValues", {}), {**made, **body.get("artifacts", {})}, log

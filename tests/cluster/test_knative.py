@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,8 @@ class Faked:
             lambda: (
                 knative.status_of(self.obj).get("latestCreatedRevision") == name
                 and knative.status_of(self.obj).get("latestReadyRevision") == self.newest_ready
-                and len(knative.status_of(self.obj).get("traffic", [])) == len(status["traffic"])
+                and _percents(knative.status_of(self.obj).get("traffic", []))
+                == _percents(status["traffic"])
             ),
         )
 
@@ -143,6 +144,10 @@ class Faked:
         text = _kubectl("-n", self.stage.namespace, "get", _SERVICES, _PREDICTOR, "-o", "json")
         found: Object = json.loads(text)
         return found
+
+
+def _percents(traffic: Iterable[Object]) -> list[int]:
+    return sorted(each.get("percent") or 0 for each in traffic)
 
 
 @pytest.fixture

@@ -277,6 +277,8 @@ def test_a_watch_outlives_the_api_server(plane: ControlPlane, cluster: Kubernete
     assert [name for name, _ in found] == ["before", "before", "after"]
 
 
+# urllib3 leaves a socket that breaks in its handshake to the collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_writes_happen_once_while_the_api_server_is_killed(
     plane: ControlPlane, cluster: KubernetesCluster
 ) -> None:
