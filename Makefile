@@ -38,7 +38,7 @@ soak: setup ## kills and interleavings by the thousand: minutes
 conformance: setup ## what we write, read by transformers 4.57 and vLLM: minutes, and gigabytes once
 	@$(BIN)/python -m pytest -q -m conformance tests/conformance
 
-cluster-up: setup ## a real Kubernetes with KServe, without Docker; builds it once, ten minutes
+cluster-up: setup ## a real Kubernetes with KServe, without Docker; builds it once, twenty minutes
 	@$(BIN)/python -m tests.cluster up
 
 cluster-down: setup ## end it, also after a crash
