@@ -5,8 +5,8 @@ no worse, by more than is tolerated. The bets are an e-detector: for as long as 
 false alarms are `APART_LOOKS` looks at some traffic apart, or more, on average.
 
 Sources: Shin, Ramdas, Rinaldo, *E-detectors: a nonparametric framework for sequential change
-detection* (2023), definition 2.2 and theorem 2.4 (Shiryaev-Roberts); the baseline's upper bound:
-Hoeffding, *Probability inequalities for sums of bounded random variables* (1963), theorem 1.
+detection* (2023), those of Shiryaev-Roberts kind; the baseline's upper bound: Hoeffding,
+*Probability inequalities for sums of bounded random variables* (1963), theorem 1.
 """
 
 from __future__ import annotations
