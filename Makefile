@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test soak conformance chaos cluster-up cluster-down cluster-status cluster-shell \
-	test-cluster test-cluster-again test-cleanup test-kfp unit check fix golden lock clean
+	test-cluster test-cluster-wider test-cluster-again test-cleanup test-kfp unit check fix golden lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,12 +52,21 @@ cluster-shell: setup ## a shell in its namespaces, with kubectl
 
 ON_CLUSTER = $(BIN)/python -m tests.cluster run -- $(BIN)/python -m pytest -q --durations=25
 
-test-cluster: cluster-up ## tests on the real cluster: two at a time, then those that want it alone
-	@failed=0; \
-	$(ON_CLUSTER) -n 2 --dist loadfile --no-loadscope-reorder -m "cluster and not alone" tests/cluster || failed=1; \
-	PENSTOCK_TEST_CPU=600m $(ON_CLUSTER) -n 0 -m "cluster and alone" \
-	  --ignore=tests/cluster/test_cleanup.py tests/cluster || failed=1; \
-	exit $$failed
+# those that can, two at a time; then those that want the cluster for themselves
+define on_cluster
+@failed=0; \
+$(ON_CLUSTER) -n 2 --dist loadfile --no-loadscope-reorder -m "cluster and not alone and $(1)" \
+  tests/cluster || failed=1; \
+PENSTOCK_TEST_CPU=600m $(ON_CLUSTER) -n 0 -m "cluster and alone and $(1)" \
+  --ignore=tests/cluster/test_cleanup.py tests/cluster || failed=1; \
+exit $$failed
+endef
+
+test-cluster: cluster-up ## rollouts on the real cluster: traffic, storms, refusals, installation
+	$(call on_cluster,not wider)
+
+test-cluster-wider: cluster-up ## there, too: adoption, GitOps, tenants, GPUs, charts, meshes, pipelines' tasks
+	$(call on_cluster,wider)
 
 test-cluster-again: cluster-up ## those that failed, alone
 	@$(ON_CLUSTER) -n 0 -m cluster --last-failed --last-failed-no-failures=none tests/cluster

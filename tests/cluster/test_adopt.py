@@ -19,7 +19,7 @@ from tests.cluster.served import kubectl, penstock
 from tests.cluster.stage import NAME, PATIENT, Stage
 from tests.cluster.waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.enable_socket]
+pytestmark = [pytest.mark.cluster, pytest.mark.wider, pytest.mark.enable_socket]
 
 OLD = "old"
 RPS = 10.0

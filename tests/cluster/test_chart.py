@@ -35,7 +35,7 @@ from tests.cluster.stage import PATIENT, Stage
 from tests.cluster.waiting import until
 from tests.unit.deploy.schemas import mistakes
 
-pytestmark = [pytest.mark.cluster, pytest.mark.enable_socket]
+pytestmark = [pytest.mark.cluster, pytest.mark.wider, pytest.mark.enable_socket]
 
 BEFORE = "0.0.9"
 """Version of the chart that is upgraded from."""

@@ -22,7 +22,7 @@ from tests.cluster.served import kubectl, penstock
 from tests.cluster.stage import NAME, PATIENT, Stage
 from tests.cluster.waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.enable_socket]
+pytestmark = [pytest.mark.cluster, pytest.mark.wider, pytest.mark.enable_socket]
 
 _START_S = 300.0
 _STEPS = 12

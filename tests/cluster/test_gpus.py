@@ -40,7 +40,7 @@ from tests.cluster.stage import NAME, PATIENT, Stage
 from tests.cluster.waiting import until
 from tests.unit.serving.kserve.objects import beside
 
-pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.enable_socket]
+pytestmark = [pytest.mark.cluster, pytest.mark.wider, pytest.mark.alone, pytest.mark.enable_socket]
 
 _S = 300.0
 _CPU, _NEVER = "400m", "100"

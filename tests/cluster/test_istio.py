@@ -21,7 +21,7 @@ from tests.cluster.build import module_folder
 from tests.cluster.stage import NAME, POLICY, Stage
 from tests.fakes import istio
 
-pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.enable_socket]
+pytestmark = [pytest.mark.cluster, pytest.mark.wider, pytest.mark.alone, pytest.mark.enable_socket]
 
 _VIRTUAL_SERVICES = "virtualservices.networking.istio.io"
 

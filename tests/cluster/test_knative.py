@@ -26,7 +26,7 @@ from tests.cluster.stage import NAME, Stage
 from tests.cluster.waiting import until
 from tests.fakes.knative import shares
 
-pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.enable_socket]
+pytestmark = [pytest.mark.cluster, pytest.mark.wider, pytest.mark.alone, pytest.mark.enable_socket]
 
 _SERVICES = "services.serving.knative.dev"
 _PREDICTOR = f"{NAME}-predictor"

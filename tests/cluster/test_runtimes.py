@@ -19,7 +19,7 @@ from tests.cluster.waiting import until
 from tests.unit.serving.kserve.objects import release
 from tests.unit.serving.runtimes.wishes import on
 
-pytestmark = [pytest.mark.cluster, pytest.mark.enable_socket]
+pytestmark = [pytest.mark.cluster, pytest.mark.wider, pytest.mark.enable_socket]
 
 SPACE = "runtimes"
 FACTS = Facts(namespace=SPACE)

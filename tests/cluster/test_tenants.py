@@ -33,7 +33,7 @@ from tests.cluster.served import answers, penstock
 from tests.cluster.teams import SECRET, Team, serving
 from tests.cluster.waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.enable_socket]
+pytestmark = [pytest.mark.cluster, pytest.mark.wider, pytest.mark.enable_socket]
 
 OPERATORS = ("PodMonitor", "ClusterQueue", "LocalQueue", "ResourceFlavor")
 THINGS = (

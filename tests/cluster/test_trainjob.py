@@ -31,7 +31,7 @@ from tests.cluster.waiting import pause, until
 from tests.unit.components.training.jobs import CASES, TORCHRUN, job
 from tests.unit.serving.kserve.definitions import of_module
 
-pytestmark = [pytest.mark.cluster, pytest.mark.enable_socket]
+pytestmark = [pytest.mark.cluster, pytest.mark.wider, pytest.mark.enable_socket]
 
 _CRDS = ("trainjobs", "trainingruntimes")
 _GROUP = "trainer.kubeflow.org"
