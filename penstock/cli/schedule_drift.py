@@ -9,23 +9,23 @@ from penstock.core.documents import parse_spec
 from penstock.core.errors import LifecycleError
 from penstock.core.schedules import Rule
 from penstock.core.settings import Settings
-from pipelines.schedules.drift import Watched, looked, losses_of, told
+from pipelines.schedules.drift import looked, losses_of, told
 from pipelines.schedules.kept import Kept
+from pipelines.schedules.memory import Memory
 from serving.targets.choose import target_of
 
 
 class Drift:
-    """What was seen of every champion, in memory: a restart begins with new baselines.
+    """What was seen of every champion.
 
     Args:
         settings: Where the models are served.
         say: Takes what keeps a champion from being looked at; the same is said once.
+        memory: What is known; changed by every look.
     """
 
-    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
-        self._settings, self._say = settings, say
-        self._watched: dict[tuple[str, str], Watched] = {}
-        self._cursors: dict[str, tuple[str, str]] = {}
+    def __init__(self, settings: Settings, say: Callable[[str], None], memory: Memory) -> None:
+        self._settings, self._say, self._memory = settings, say, memory
         self._trouble: dict[str, str] = {}
 
     def look(self, known: Sequence[Kept]) -> Iterator[tuple[Kept, str]]:
@@ -55,18 +55,18 @@ class Drift:
         version = champions[0]
         counters = target.counters(model.name, version, version)
         try:
-            last, cursor = self._cursors.get(name, ("", ""))
+            last, cursor = self._memory.cursors.get(name, ("", ""))
             reading = counters.read(cursor if last == version else None)
         finally:
             counters.close()
-        self._cursors[name] = (version, reading.cursor)
-        found = []
+        self._memory.cursors[name] = (version, reading.cursor)
+        found, watched = [], self._memory.watched.setdefault(name, {})
         for metric in metrics:
             margins = model.rollout.metrics[metric]
             lost = losses_of(reading.candidate, metric, margins)
-            known = looked(self._watched.get((name, metric)), version, lost, margins)
+            known = looked(watched.get(metric), version, lost, margins)
             if known.alarm:
                 found.append(told(known, metric, margins))
                 known = known.again()
-            self._watched[name, metric] = known
+            watched[metric] = known
         return found

@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import click
 from aiohttp import web
@@ -16,9 +17,12 @@ from aiohttp import web
 from penstock.cli.edge import settings_of
 from penstock.cli.schedule_drift import Drift
 from penstock.cli.schedule_places import cluster_place, local_place
+from penstock.cli.schedule_tick import folder_of
 from penstock.core.errors import ConfigurationError, PortOccupied
+from penstock.core.settings import Settings
 from pipelines.schedules.drift import LOOK_S
 from pipelines.schedules.kept import Kept
+from pipelines.schedules.memory import recall
 from pipelines.schedules.triggers import DELIVERY, Asked, Event, Unsigned, asked, may_start, read
 
 _MOST_BYTES = 1 << 20
@@ -46,8 +50,9 @@ def watch(env: dict[str, str], host: str, port: int, *, local: bool) -> None:
     except OSError as problem:
         raise PortOccupied(host, port, option="--port") from problem
     place = local_place(env) if local else cluster_place(env)
-    drift = Drift(settings_of(env), click.echo)
-    app = application(secret, place.known, place.start, drift)
+    settings = settings_of(env)
+    path = folder_of(settings) / "watch" / ("local.json" if local else "cluster.json")
+    app = application(secret, place.known, place.start, settings, path)
     click.echo(f"webhooks of MLflow are taken at http://{host}:{listener.getsockname()[1]}/mlflow")
     sys.stdout.flush()
     with listener:
@@ -58,7 +63,8 @@ def application(
     secret: str,
     known: Callable[[], Sequence[Kept]],
     fire: Fire,
-    drift: Drift,
+    settings: Settings,
+    path: Path,
     look_s: float = LOOK_S,
 ) -> web.Application:
     """Return the server.
@@ -67,10 +73,11 @@ def application(
         secret: Shared with MLflow.
         known: Reads the schedules.
         fire: Starts one: its name, and why.
-        drift: Looks at champions.
+        settings: Where champions are served.
+        path: Where is kept what is known of them, and when triggers started what.
         look_s: Time between two looks, in seconds.
     """
-    receiver = _Receiver(secret, known, fire, drift)
+    receiver = _Receiver(secret, known, fire, settings, path)
 
     async def looking(_app: web.Application) -> AsyncIterator[None]:
         task = asyncio.create_task(receiver.look_again(look_s))
@@ -90,11 +97,17 @@ class _Receiver:
     """Starts schedules for events and for drift, one thing at a time."""
 
     def __init__(
-        self, secret: str, known: Callable[[], Sequence[Kept]], fire: Fire, drift: Drift
+        self,
+        secret: str,
+        known: Callable[[], Sequence[Kept]],
+        fire: Fire,
+        settings: Settings,
+        path: Path,
     ) -> None:
-        self._secret, self._known, self._fire, self._drift = secret, known, fire, drift
+        self._secret, self._known, self._fire, self._path = secret, known, fire, path
+        self._memory = recall(path)
+        self._drift = Drift(settings, click.echo, self._memory)
         self._seen: OrderedDict[str, None] = OrderedDict()
-        self._started: dict[str, float] = {}
         self._turn = asyncio.Lock()  # two at once must not both find a schedule cooled down
 
     async def take(self, request: web.Request) -> web.Response:
@@ -124,16 +137,18 @@ class _Receiver:
 
     def _look(self) -> None:
         for kept, why in self._drift.look(self._known()):
-            self._start([may_start(kept, time.time(), self._started, why)])
+            self._start([may_start(kept, time.time(), self._memory.started, why)])
+        self._memory.keep(self._path)
 
     def _answer(self, event: Event) -> list[dict[str, object]]:
-        return self._start(asked(event, self._known(), time.time(), self._started))
+        return self._start(asked(event, self._known(), time.time(), self._memory.started))
 
     def _start(self, found: Iterable[Asked]) -> list[dict[str, object]]:
         told = []
         for each in found:
             if each.fires:
-                self._started[each.schedule] = time.time()
+                self._memory.started[each.schedule] = time.time()
+                self._memory.keep(self._path)
                 self._fire(each.schedule, each.why)
             click.echo(f"{each.schedule}: {'starts' if each.fires else 'left alone'}: {each.why}")
             told.append({"schedule": each.schedule, "starts": each.fires, "why": each.why})

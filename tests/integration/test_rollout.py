@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import subprocess
 import sys
 import threading
@@ -14,98 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli.users import Users
-from penstock.core.identity import Digest
-from penstock.core.settings import Settings
-from penstock.core.spec import Margins, ModelSpec, Rollout
-from serving import controller as acting
-from serving.controller import Controller, FileLog, record_of
-from serving.deploy import Site, deploy, propose
-from serving.doors import GatewayDoors
+from penstock.core.spec import Margins, Rollout
+from serving.controller import record_of
 from serving.local import lifecycle
-from serving.manifests import Release
 from serving.rollout import events
-from serving.rollout.decide import Stay
-from serving.rollout.record import Record, first_record
-from serving.sources.live import LiveCounters
-from serving.sources.replay import Load, Prompt
-from serving.sources.world import ObservedWorld, Place
-from serving.traffic import LocalTraffic
+from serving.rollout.record import Record
+from tests.integration.rollout_stage import POLICY, Stage
 
 pytestmark = pytest.mark.integration
-
-ROOT = Digest.of(b"")
-POLICY = Rollout(
-    steps=[50],
-    proof=[1.0],
-    metrics={"error_rate": Margins(kind="errors", tolerate=0.02, reject=0.2)},
-    soak_s=0.5,
-    replay_rps=100.0,
-)
-PROMPTS = [Prompt(({"role": "user", "content": f"prompt {n}"},)) for n in range(2000)]
-
-
-class Stage:
-    """A model `m` that is served, with users, and a second version beside it."""
-
-    def __init__(self, home: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as unused:
-            port = int(unused.getsockname()[1])
-        self.settings = Settings(home=home, gateway_port=port)
-        self.log = FileLog(self.settings.cluster / "rollouts")
-        self.cluster = lifecycle.cluster(self.settings)
-
-    def up(self) -> None:
-        env = dict(os.environ)  # noqa: TID251 - the edge of the test
-        command = [sys.executable, "-m", "tests.fakes.supervise", str(self.settings.cluster)]
-        lifecycle.up(self.settings, env, command)
-        spec = _spec()
-        release = Release(1, "file:///fast-one", ROOT)
-        deploy(Site(self.cluster, self.routed), spec, release)
-
-    def routed(self) -> dict[str, int]:
-        return lifecycle.observed(self.settings, "m")
-
-    def begin(self, *arguments: str, policy: Rollout = POLICY) -> Record:
-        """Make version 2 a candidate."""
-        spec = _spec(runtime_args=list(arguments))
-        service = propose(self.cluster, spec, Release(2, "file:///fast-two", ROOT))
-        now = time.time()
-        first = first_record(service, "m-v1", policy, now)
-        return acting.begin(self.cluster, self.log, "m", first, policy)
-
-    def users(self) -> Users:
-        asked = [[{"role": "user", "content": f"question {n}"}] for n in range(3000)]
-        return Users(lifecycle.url(self.settings), "m", asked, rps=60.0, seed=1)
-
-    def drive(self, *, seconds: float = 60.0) -> Record:
-        """Look until it is over."""
-        place = Place(
-            self.cluster,
-            LocalTraffic(),
-            "m",
-            GatewayDoors(lifecycle.url(self.settings)),
-            self.routed,
-            lambda new, old: LiveCounters(
-                lifecycle.url(self.settings), "m", candidate=new, stable=old
-            ),
-        )
-        world = ObservedWorld(place, POLICY, PROMPTS, Load(max_new_tokens=2), time.time)
-        controller = Controller(self.cluster, self.log, world, "test")
-        never, deadline = threading.Event(), time.monotonic() + seconds
-        try:
-            while time.monotonic() < deadline:
-                made = controller.look("m")
-                if made is not None and made.record.over and isinstance(made.action, Stay):
-                    return made.record
-                never.wait(0.1)
-        finally:
-            world.close()
-        raise AssertionError(f"not over after {seconds:g} s")
-
-
-def _spec(**more: object) -> ModelSpec:
-    return ModelSpec.model_validate({"name": "m", "source": "hf://a/b", **more})
 
 
 @pytest.fixture

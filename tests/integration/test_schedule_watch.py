@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 
-from penstock.cli.schedule_drift import Drift
 from penstock.cli.schedule_watch import application
 from penstock.core.schedules import Schedule
 from penstock.core.settings import Settings
@@ -21,7 +21,7 @@ from pipelines.schedules.kept import Kept
 from serving.headers import REQUEST
 from serving.local import lifecycle
 from tests.fakes.serving import serving
-from tests.integration.test_rollout import Stage
+from tests.integration.rollout_stage import Stage
 
 pytestmark = pytest.mark.integration
 SECRET = "between-us"
@@ -35,9 +35,13 @@ def _schedule(name: str, *on: str, spec: Mapping[str, Any] | None = None) -> Kep
 
 @contextmanager
 def _receiver(settings: Settings, started: list[tuple[str, str]], *known: Kept) -> Iterator[str]:
-    drift = Drift(settings, print)
     app = application(
-        SECRET, lambda: known, lambda name, why: started.append((name, why)), drift, look_s=0.5
+        SECRET,
+        lambda: known,
+        lambda name, why: started.append((name, why)),
+        settings,
+        settings.home / "watch.json",
+        look_s=0.5,
     )
     with serving(app) as url:
         yield url
@@ -77,6 +81,10 @@ def test_mlflow_starts_what_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
         unsigned = httpx.post(f"{url}/mlflow", content=b"{}", trust_env=False)
         assert unsigned.status_code == 401
         assert httpx.get(f"{url}/healthz", trust_env=False).text == "ok"
+    with _receiver(Settings(home=tmp_path), started, *known) as url:
+        assert (
+            send(url, created, name="base", version="10", tags={}) == 202
+        )  # still, after a restart
     assert started == [
         ("one", "MLflow: base version 7"),
         ("two", "MLflow: base@prod version 7"),
@@ -103,14 +111,17 @@ def test_users_who_think_less_of_the_champion_start_a_look(tmp_path: Path) -> No
             said = {"request": answer.headers[REQUEST], "metric": "helpful", "score": score}
             gateway.post("/v1/scores", json=said).raise_for_status()
 
-        with gateway, _receiver(stage.settings, started, *known):
-            for _ in range(2 * BASELINE):  # what came before the first look is not counted
-                asks_and_says(0.9)
+        with gateway:
+            with _receiver(stage.settings, started, *known):
+                for _ in range(2 * BASELINE):  # what came before the first look is not counted
+                    asks_and_says(0.9)
+                threading.Event().wait(1.0)  # a look
             assert started == []
-            for _ in range(BASELINE):
-                asks_and_says(0.5)
-                if started:
-                    break
+            with _receiver(stage.settings, started, *known):  # it knows what was
+                for _ in range(BASELINE):
+                    asks_and_says(0.5)
+                    if started:
+                        break
     finally:
         lifecycle.down(stage.settings)
     ((name, why),) = started
