@@ -7,7 +7,7 @@ from components import images
 
 @dsl.component(base_image=images.STEPS, install_kfp_package=False)
 def conclude(spec: str, status: dsl.PipelineTaskFinalStatus, report: dsl.Output[dsl.HTML]) -> None:
-    """Render the report from the step records; runs on success and on failure.
+    """Write record and report; see that no candidate is left to itself. Whatever happened before.
 
     Args:
         spec: The document `model.yaml`, as JSON.
@@ -16,6 +16,10 @@ def conclude(spec: str, status: dsl.PipelineTaskFinalStatus, report: dsl.Output[
     """
     import os
 
-    from components.steps import conclusion
+    from components.steps import conclusion, deadline, unattended
+    from penstock.core.settings import Settings
 
+    deadline.end(Settings.from_env(os.environ))
     conclusion.conclude(os.environ, spec, status.state, report.path)
+    if unattended.settle(os.environ, spec):
+        conclusion.conclude(os.environ, spec, status.state, report.path)

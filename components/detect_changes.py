@@ -12,6 +12,7 @@ def detect_changes(
     gpu_hours_per_day: float,
     force: bool,
     because: str,
+    deadline_s: float,
     found: dsl.Output[dsl.Markdown],
 ) -> bool:
     """Compare base, data, strategy, code and image with the champion's passport.
@@ -22,14 +23,16 @@ def detect_changes(
         gpu_hours_per_day: What trainings of a day may cost; 0: no limit.
         force: Train although nothing is new.
         because: What asked for this look.
+        deadline_s: How long the run may take, in seconds from now; 0: no limit.
         found: What is new, for the UI.
     """
     import os
 
-    from components.steps import detect
+    from components.steps import deadline, detect
     from components.steps.changes import Limits
     from components.steps.context import step
 
     with step("detect_changes", os.environ) as context:
+        deadline.begin(context.settings, deadline_s)
         limits = Limits(cooldown_s, gpu_hours_per_day, force)
         return detect.detect(context, spec, limits, because, found.path)

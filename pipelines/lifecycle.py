@@ -7,14 +7,15 @@ from pipelines.tasks import check_data, conclude, pull, resolve, scan
 
 
 @dsl.pipeline(name="penstock-lifecycle")
-def lifecycle(spec: str) -> None:
+def lifecycle(spec: str, deadline_s: float = 0.0) -> None:
     """Pull, check, quantize, evaluate, register and serve the model a spec describes.
 
     Args:
         spec: The document `model.yaml`, as JSON.
+        deadline_s: How long a run may take, in seconds; 0: no limit.
     """
     with dsl.ExitHandler(conclude(spec=spec), name="steps"):
-        resolved = resolve(spec=spec)
+        resolved = resolve(spec=spec, deadline_s=deadline_s)
         resolved.set_caching_options(False)  # a branch may have moved since
         pulled = pull(spec=spec, resolved=resolved.output)
         checkpoint = pulled.outputs["checkpoint"]

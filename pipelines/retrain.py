@@ -13,6 +13,7 @@ def retrain(
     gpu_hours_per_day: float = 0.0,
     force: bool = False,
     because: str = "asked for",
+    deadline_s: float = 0.0,
 ) -> None:
     """Look for what is new; if anything is, train, evaluate, register, and let evidence decide.
 
@@ -22,6 +23,7 @@ def retrain(
         gpu_hours_per_day: What the trainings of a day may cost; 0: no limit.
         force: Train although nothing is new.
         because: What asked for this run: a schedule, a trigger, a person.
+        deadline_s: How long a run may take, in seconds; 0: no limit.
     """
     with dsl.ExitHandler(conclude(spec=spec), name="steps"):
         detected = detect_changes(
@@ -30,6 +32,7 @@ def retrain(
             gpu_hours_per_day=gpu_hours_per_day,
             force=force,
             because=because,
+            deadline_s=deadline_s,
         )
         detected.set_caching_options(False)  # what is new today was not yesterday
         with dsl.If(detected.outputs["Output"] == True, name="something is new"):  # noqa: E712 - kfp builds the condition from ==

@@ -302,7 +302,7 @@ def stable_of(cluster: Cluster, name: str, traffic: Traffic = LOCAL) -> str:
 def command(
     cluster: Cluster, log: EventLog, name: str, asked: Command, traffic: Traffic = LOCAL
 ) -> Record:
-    """Write down what a person asks of a rollout; its owner does it. Return the record.
+    """Write down what is asked of a rollout; its owner does it. Return the record.
 
     Raises:
         ConfigurationError: Nothing goes on there.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.steps.deadline import within
 from penstock.core.errors import LifecycleError, disk_errors
 from penstock.core.runs import Failure, StepRecord
 from penstock.core.settings import Settings
@@ -70,7 +71,7 @@ def step(name: str, env: Mapping[str, str], page: str = "", spec: str = "{}") ->
     write_record(path, StepRecord(step=name, outcome="running", started_at=started_at))
     outcome, failure = "failed", None
     try:
-        with disk_errors(settings.home):
+        with disk_errors(settings.home), within(settings):
             yield context
         outcome = "reused" if context.reused else "done"
     except LifecycleError as problem:

@@ -26,11 +26,14 @@ from components.training.train_job import (
     require_shared,
     state_of,
 )
-from penstock.core.errors import TrainingFailed
+from penstock.core.errors import DeadlinePassed, NotReady, TrainingFailed
 from serving.cluster import Cluster, Object
 
 PERIOD_S = 5.0
 """Between two looks at the job."""
+
+_GONE_S = 600.0
+"""How long a job that was deleted may take to be gone: its pods have their grace period."""
 
 
 def run(
@@ -67,7 +70,11 @@ def run(
         _prepared(folder, request)
         for each in objects(job):
             cluster.create(each)
-    state = _followed(cluster, job, folder, on_line, pause)
+    try:
+        state = _followed(cluster, job, folder, on_line, pause)
+    except DeadlinePassed:
+        cluster.delete("TrainJob", job.name, foreground=True)  # nobody follows it, and it costs
+        raise
     answer = _json(folder / ERROR)
     result = _json(folder / RESULT)
     _removed(cluster, job, pause)
@@ -130,8 +137,12 @@ def _prepared(folder: Path, request: Mapping[str, Any]) -> None:
 def _removed(cluster: Cluster, job: Job, pause: Callable[[float], object]) -> None:
     """Remove the job with its pods, and wait until it is gone: its name is needed again."""
     cluster.delete("TrainJob", job.name, foreground=True)
+    waited_s = 0.0
     while cluster.get("TrainJob", job.name) is not None:
+        if waited_s >= _GONE_S:
+            raise NotReady(job.name, reason="it was deleted, and is still there", waited_s=waited_s)
         pause(PERIOD_S)
+        waited_s += PERIOD_S
     if job.where.runtime is None:
         cluster.delete("TrainingRuntime", job.name)
 

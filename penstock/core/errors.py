@@ -239,6 +239,10 @@ class StepFailed(LifecycleError):
         self.exit_code = code
 
 
+class DeadlinePassed(LifecycleError):
+    """A run took longer than it may."""
+
+
 class Interrupted(LifecycleError):
     """The person pressed Ctrl-C; what is done is kept."""
 

@@ -113,5 +113,7 @@ def _refusal(step: str, failure: Failure) -> Headline:
     told = failure.message.partition("\n")[0]
     if failure.kind == "RolledBack":
         return Headline(decision="rolled back", reason=told)
+    if failure.kind == "DeadlinePassed":
+        return Headline(decision="deadline", reason=f"{step}: {told}")
     decision = "blocked" if failure.exit_code == _GATE else "failed"
     return Headline(decision=decision, reason=f"{step}: {told}")

@@ -209,7 +209,8 @@ def parameters(schedule: Schedule) -> dict[str, Any]:
     """Return what every run of a schedule is given."""
     spec = as_parameter(json.dumps(schedule.spec))
     because = {"because": f"schedule {schedule.name}"} if schedule.pipeline == "retrain" else {}
-    return {"spec": spec, **schedule.parameters, **because}
+    deadline = {"deadline_s": float(schedule.deadline_s)}
+    return {"spec": spec, **schedule.parameters, **because, **deadline}
 
 
 def _body(schedule: Schedule) -> dict[str, Any]:

@@ -143,10 +143,12 @@ def roll_back(reason: str) -> Shift:
 
 
 def _asked(record: Record) -> Action | None:
-    """What a person asked for comes first."""
+    """What was asked for comes first."""
     match record.command:
         case "rollback":
             return roll_back("a person asked for it")
+        case "abandon":
+            return roll_back("its run ended before it was decided, and nobody looked after it")
         case "promote" if record.phase in ("shadow", "ramp", "soak"):
             return Shift("soak", 100, "a person asked for it, before the evidence did")
         case "pause" if record.held != "paused":

@@ -27,7 +27,7 @@ Phase = Literal[
     "rolled_back",
 ]
 Doubt = Literal["", "paused", "edited", "stale", "doubt", "inconclusive"]
-Command = Literal["", "pause", "resume", "promote", "rollback"]
+Command = Literal["", "pause", "resume", "promote", "rollback", "abandon"]
 OVER: tuple[Phase, ...] = ("promoted", "rolled_back")
 NOT_KEPT = -1.0
 """Of a rollout that began before this was kept: its time counts from `entered_at`, so that what it
@@ -79,7 +79,7 @@ class Record:
     """Why it is where it is, in a sentence."""
 
     command: Command = ""
-    """What a person asked for, until it is done."""
+    """What a person, or the end of a run, asked for, until it is done."""
 
     epoch: int = 1
     """Grows with every owner; a writer of an older epoch has lost."""

@@ -53,7 +53,8 @@ class Launcher:
         folder: Where the claim's files lie on this machine.
         text: The compiled package, both of its documents.
         account: ServiceAccount of the pods.
-        on_pod: Called with the name of each task whose pod runs, once: it may disturb it.
+        on_pod: Called with the names of a task and of its pod that runs, once for each pod: it may
+            disturb it.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class Launcher:
 
     def run(self, **parameters: Any) -> str:
         """Run to the end; return `SUCCEEDED` or `FAILED`."""
-        return self._dag("root", self._ir["root"]["dag"], parameters)
+        known = self._ir["root"]["inputDefinitions"]["parameters"]
+        given = {name: each.get("defaultValue") for name, each in known.items()} | parameters
+        return self._dag("root", self._ir["root"]["dag"], given)
 
     def _dag(self, name: str, dag: Ir, parameters: Mapping[str, Any]) -> str:
         states: dict[str, str] = {}
@@ -227,9 +230,9 @@ class Launcher:
         def over() -> str:
             words = ("get", "pods", "-l", f"job-name={name}", "-o", "json")
             for pod in json.loads(kubectl(self._stage, *words))["items"]:
-                if pod["status"]["phase"] == "Running" and not seen:
+                if pod["status"]["phase"] == "Running" and pod["metadata"]["name"] not in seen:
                     seen.append(pod["metadata"]["name"])
-                    self._on_pod(task, seen[0])
+                    self._on_pod(task, seen[-1])
             job = json.loads(kubectl(self._stage, "get", "job", name, "-o", "json"))
             return next(
                 (

@@ -19,9 +19,10 @@ from tests.cluster.served import account, kubectl
 from tests.cluster.stage import NAME, PATIENT, Stage
 from tests.cluster.stage import volume as volume_of
 from tests.cluster.storage_world import hub
+from tests.cluster.waiting import until
 from tests.fakes.tiny_model import make_tiny_model
 
-pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.enable_socket]
+pytestmark = [pytest.mark.cluster, pytest.mark.wider, pytest.mark.alone, pytest.mark.enable_socket]
 
 _ITEMS = 150
 
@@ -52,7 +53,7 @@ def stage(cluster: Any, namespace: str, tmp_path: Path) -> Stage:
 
 @pytest.fixture
 def mirror(stage: Stage, tmp_path: Path) -> Iterator[str]:
-    for number in (1, 2):
+    for number in (1, 2, 3):
         model = make_tiny_model(tmp_path / f"hub/acme/v{number}")
         (model / "README.md").write_text(f"version {number}")
     with hub(tmp_path / "hub") as url:
@@ -74,10 +75,18 @@ def test_the_compiled_tasks_bring_a_version_to_users_and_its_successor_too(
     stage: Stage, mirror: str, tmp_path: Path
 ) -> None:
     text, killed = compile_text(PIPELINES["lifecycle"]), list[str]()
+    undone = compile_text(PIPELINES["rollback"])
 
     def kill(task: str, pod: str) -> None:
+        if task not in killed:
+            kubectl(stage, "delete", "pod", pod, "--grace-period=0", "--force")
+            killed.append(task)
+
+    def kill_always(task: str, pod: str) -> None:
+        if task != "rollout":
+            return
+        until("users to be on the candidate", lambda: stage.target.observed(NAME).get("m-v3"), 240)
         kubectl(stage, "delete", "pod", pod, "--grace-period=0", "--force")
-        killed.append(task)
 
     role = yaml.safe_load((REPOSITORY / "deploy/runner/role.yaml").read_text())
     with account(stage, "runner", role["rules"]):
@@ -89,7 +98,17 @@ def test_the_compiled_tasks_bring_a_version_to_users_and_its_successor_too(
             assert second.run(spec=_spec(stage, "hf://acme/v2")) == "SUCCEEDED"
             assert stage.target.observed(NAME) == {"m-v2": 100}
             assert stage.gone("m-v1")
+            third = Launcher(stage, tmp_path / "claimed", text, "runner", on_pod=kill_always)
+            assert third.run(spec=_spec(stage, "hf://acme/v3")) == "FAILED"
+            assert third.ended["rollout"].state == "FAILED"
+            assert third.ended["conclude"].state == "SUCCEEDED"
+            assert stage.target.observed(NAME) == {"m-v2": 100}, "nobody looked after the third"
+            back = Launcher(stage, tmp_path / "claimed", undone, "runner")
+            assert back.run(spec=_spec(stage, "hf://acme/v2"), reason="a test") == "SUCCEEDED"
+            assert stage.target.observed(NAME) == {"m-v1": 100}
         assert users.failures == []
+    ended = json.loads((tmp_path / "claimed/runs" / third.run_id / "summary.json").read_text())
+    assert "m-v3 was rolled back: its run ended before it was" in ended["headline"]["reason"]
     assert sorted(killed) == sorted(second.ended), "every pod was lost once"
     record = tmp_path / "claimed/runs" / second.run_id
     report = (record / "report.html").read_text()

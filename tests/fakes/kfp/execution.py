@@ -35,7 +35,7 @@ class Executor:
     Args:
         double: The server.
         folder: Where artifacts and logs go.
-        env: Environment of the tasks.
+        env: Environment of the tasks; without PENSTOCK_RUN_ID each run has its own, as in pods.
         volumes: Variables that name a folder in a pod, and the folder here that is mounted there.
     """
 
@@ -65,7 +65,11 @@ class Executor:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=Path(__file__).parents[3],
-            env={**self._env, "PYTHONUNBUFFERED": "1"},
+            env={
+                "PENSTOCK_RUN_ID": row.body["run_id"],
+                **self._env,
+                "PYTHONUNBUFFERED": "1",
+            },
             start_new_session=True,  # one signal to the group ends every task
         )
         self._processes[row.body["run_id"]] = process

@@ -16,7 +16,7 @@ import pytest
 
 from components.training import produce, remote
 from components.training.train_job import ERROR, LINES, REQUEST, RESULT, WEIGHTS, Job, objects
-from penstock.core.errors import DataRefused, TrainingFailed
+from penstock.core.errors import DataRefused, DeadlinePassed, TrainingFailed
 from penstock.core.training import Distributed
 from serving.cluster import Object
 from tests.fakes.cluster import MemoryCluster
@@ -173,6 +173,19 @@ def test_one_that_left_no_result_or_was_deleted_is_no_success(job: Job) -> None:
     gone.deeds = [lambda: gone.cluster.delete("TrainJob", job.name)]
     with pytest.raises(TrainingFailed, match="somebody deleted it"):
         follow(gone, [])
+
+
+def test_one_whose_run_took_too_long_is_removed_and_its_checkpoints_stay(job: Job) -> None:
+    def late() -> None:
+        raise DeadlinePassed("too late")
+
+    kept = Path(job.folder) / "checkpoint"
+    kept.mkdir(parents=True)
+    trainer = Trainer(MemoryCluster(), job, [late])
+    with pytest.raises(DeadlinePassed):
+        follow(trainer, [])
+    assert trainer.cluster.list("TrainJob") == []
+    assert kept.is_dir()
 
 
 def test_a_named_runtime_is_neither_made_nor_removed(job: Job) -> None:

@@ -7,7 +7,7 @@ import pytest
 from penstock.core.spec import Rollout
 from serving.rollout.decide import Action, Hold, Seen, Shift, Stay, next_action
 from serving.rollout.judge import Judge
-from serving.rollout.record import Phase, Record, first_record
+from serving.rollout.record import Command, Phase, Record, first_record
 
 POLICY = Rollout()
 JUDGE = Judge(POLICY)
@@ -77,9 +77,16 @@ def test_prompts_that_ran_out_are_named_as_the_reason() -> None:
     assert "quality" in action.reason
 
 
-def _asked_to_roll_back(phase: Phase, weight: int) -> Action:
+def _asked_to_roll_back(phase: Phase, weight: int, command: Command = "rollback") -> Action:
     first = first_record("m-v2", "m-v1", POLICY, BEGUN)
-    return _decide(replace(first, phase=phase, weight=weight, command="rollback"), 1)
+    return _decide(replace(first, phase=phase, weight=weight, command=command), 1)
+
+
+def test_one_that_nobody_looks_after_is_rolled_back_and_no_person_is_named() -> None:
+    action = _asked_to_roll_back("ramp", 25, "abandon")
+    assert isinstance(action, Shift)
+    assert (action.phase, action.weight) == ("rolling_back", 0)
+    assert "nobody looked after it" in action.reason
 
 
 def test_who_never_was_in_the_route_need_not_leave_it() -> None:
