@@ -16,6 +16,7 @@ from typing import Any
 from components.child import Body, Ran, Voice, refuse
 from components.training.train_job import (
     ERROR,
+    FOLLOWED,
     LINES,
     REQUEST,
     RESULT,
@@ -95,6 +96,7 @@ def _followed(
 ) -> State:
     told = 0
     while True:
+        (folder / FOLLOWED).touch()
         obj = cluster.get("TrainJob", job.name)
         if obj is None:
             raise TrainingFailed(

@@ -22,6 +22,9 @@ from serving.cluster import Object
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
 COMMAND = ("torchrun", "-m", "components.training.node")
 REQUEST, LINES, RESULT, ERROR = "request.json", "lines.jsonl", "result.json", "error.json"
+FOLLOWED = "followed"
+"""Touched by whoever follows the job."""
+
 WEIGHTS = "weights"
 """What lies in a training's folder: what is asked, and what the first process tells and makes."""
 
