@@ -41,13 +41,21 @@ def check(schedule: Schedule, model: ModelSpec) -> None:
     """Refuse what no drift is seen of: `ConfigurationError` names the metrics that there are."""
     on_cluster = not isinstance(model.target, str)
     kinds = ("errors",) if on_cluster else ("errors", "score")
-    known = [name for name, each in model.rollout.metrics.items() if each.kind in kinds]
+    known = [
+        name
+        for name, each in model.rollout.metrics.items()
+        if each.kind in kinds and (each.kind == "errors" or "live" in each.prove_in)
+    ]
     for rule in map(Rule.parse, schedule.on):
         if rule.kind == "drift" and rule.name not in known:
-            where = "; engines on a cluster keep no scores" if on_cluster else ""
+            where = (
+                "engines on a cluster keep no scores"
+                if on_cluster
+                else "scores count that users send, whose prove_in has live"
+            )
             raise ConfigurationError(
                 f"--on {rule}: allowed are metrics of kind {' or '.join(kinds)} in "
-                f"rollout.metrics: {', '.join(known) or 'there is none'}{where}",
+                f"rollout.metrics: {', '.join(known) or 'there is none'}; {where}",
                 hint="drift:error_rate, or name a score in model.yaml",
             )
 

@@ -126,8 +126,11 @@ def test_only_what_is_counted_can_drift() -> None:
     metrics = {"error_rate": ERRORS.model_dump(), "helpful": helpful}
     model = ModelSpec.model_validate({**_SPEC, "rollout": {"metrics": metrics}})
     check(_schedule("drift:helpful", "drift:error_rate", "version:base"), model)
-    with pytest.raises(ConfigurationError, match=r"rollout\.metrics: error_rate, helpful$"):
+    with pytest.raises(ConfigurationError, match=r"rollout\.metrics: error_rate, helpful; "):
         check(_schedule("drift:ttft_p95"), model)
+    shadow = ModelSpec.model_validate(_SPEC)  # its quality is scored in shadow alone
+    with pytest.raises(ConfigurationError, match="whose prove_in has live"):
+        check(_schedule("drift:quality"), shadow)
     there = ModelSpec.model_validate({**_SPEC, "target": {"kserve": {}}})
     with pytest.raises(ConfigurationError, match="engines on a cluster keep no scores"):
         check(_schedule("drift:quality"), there)
