@@ -10,7 +10,7 @@ from components import images
 @dsl.component(base_image=images.STEPS, install_kfp_package=False)
 def find_checkpoint(
     spec: str, resolved: str, version: str, checkpoint: dsl.Output[dsl.Model]
-) -> NamedTuple("Needs", memory=str, devices=str):  # type: ignore[valid-type]
+) -> NamedTuple("Needs", memory=str, devices=str, device=str, toleration=dict):  # type: ignore[valid-type]
     """Bring what is to be evaluated into the store; return what the pods need that load it.
 
     Args:

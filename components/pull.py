@@ -9,7 +9,7 @@ from components import images
 
 @dsl.component(base_image=images.STEPS, install_kfp_package=False)
 def pull(spec: str, resolved: str, checkpoint: dsl.Output[dsl.Model]) -> NamedTuple(  # type: ignore[valid-type]
-    "Needs", memory=str, devices=str
+    "Needs", memory=str, devices=str, device=str, toleration=dict
 ):
     """Download what serving needs; the artifact is the manifest, the weights stay in the store.
 

@@ -54,7 +54,6 @@ _RETRIES = 2
 """How often a pod that failed is made anew: steps look at what is there, so a lost node costs what
 was not done yet. The back end cannot tell a lost node from a refusal, which is then told thrice."""
 
-_DEVICE = "nvidia.com/gpu"
 _MINUTE = 60
 _HOUR = 60 * _MINUTE
 _DAY = 24 * _HOUR
@@ -94,8 +93,9 @@ def sized(task: Any, pulled: Any, *, trains: bool = False) -> None:
     task.set_memory_request(memory).set_memory_limit(memory)
     task.after(pulled)  # a resource that comes from a task makes no dependency
     if trains:
-        task.set_accelerator_type(_DEVICE).set_accelerator_limit(pulled.outputs["devices"])
-        kubernetes.add_toleration(task, key=_DEVICE, operator="Exists", effect="NoSchedule")
+        task.set_accelerator_type(pulled.outputs["device"])
+        task.set_accelerator_limit(pulled.outputs["devices"])
+        kubernetes.add_toleration_json(task, pulled.outputs["toleration"])
 
 
 resolve = _task(_resolve, "1Gi", timeout_s=10 * _MINUTE)

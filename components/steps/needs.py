@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from penstock.core.hardware import ACCELERATORS
 from penstock.core.spec import ModelSpec
 
 _GIB = 1 << 30
+_NVIDIA = "nvidia.com/gpu"
 _BASE_GIB = 4
 """Of Python, torch and data; measured starts take 1 to 2."""
 
@@ -29,6 +31,12 @@ class Needs(NamedTuple):
     devices: str
     """How many; of the training only."""
 
+    device: str
+    """What they are called there."""
+
+    toleration: dict[str, str]
+    """Of the taint that keeps others from nodes with such devices."""
+
 
 def needs(spec: ModelSpec, size_bytes: int) -> Needs:
     """Return what a pod needs that loads, or trains, a checkpoint of so many bytes."""
@@ -36,4 +44,6 @@ def needs(spec: ModelSpec, size_bytes: int) -> Needs:
     memory = f"{_BASE_GIB + math.ceil(max(_TIMES, trained) * size_bytes / _GIB)}Gi"
     # a TrainJob's own pods have their devices
     alone = spec.hardware.accelerator != "cpu" and spec.training.distributed is None
-    return Needs(memory, "1" if alone else "0")
+    device = f"{ACCELERATORS[spec.hardware.accelerator].vendor}.com/gpu" if alone else _NVIDIA
+    toleration = {"key": device, "operator": "Exists", "effect": "NoSchedule"}
+    return Needs(memory, "1" if alone else "0", device, toleration)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from components.steps.needs import Needs, needs
+from components.steps.needs import needs
 from penstock.core.spec import ModelSpec
 
 GIB = 1 << 30
@@ -29,11 +29,18 @@ def test_memory_follows_size_and_method(more: dict[str, Any], memory: str) -> No
 
 
 def test_a_small_checkpoint_needs_what_python_needs() -> None:
-    assert needs(_spec(), 1_000_000) == Needs("5Gi", "0")
+    found = needs(_spec(), 1_000_000)
+    assert (found.memory, found.devices) == ("5Gi", "0")
 
 
 def test_only_a_training_beside_devices_gets_one() -> None:
     hardware = {"hardware": {"accelerator": "nvidia-l4"}}
-    assert needs(_spec(**hardware), GIB).devices == "1"
+    found = needs(_spec(**hardware), GIB)
+    assert (found.devices, found.device) == ("1", "nvidia.com/gpu")
     jobs = {"strategy": "torchrun", "nodes": 2, "devices_per_node": 1, "volume": "pvc://c=/f"}
     assert needs(_spec(**hardware, training={"distributed": jobs}), GIB).devices == "0"
+
+
+def test_amd_s_devices_have_their_own_name_and_taint() -> None:
+    found = needs(_spec(hardware={"accelerator": "amd-mi300x-192gb"}), GIB)
+    assert found.device == found.toleration["key"] == "amd.com/gpu"
