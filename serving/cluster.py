@@ -37,6 +37,7 @@ Kind = Literal[
     "CustomResourceDefinition",
     "TrainJob",
     "TrainingRuntime",
+    "LeaderWorkerSet",
 ]
 
 

@@ -43,12 +43,21 @@ AcceleratorName = Annotated[
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+MOST_NODES = 8
+"""Of one replica."""
+
+
 class Hardware(_Part):
     """What one replica runs on."""
 
     accelerator: AcceleratorName = Field("cpu", description="Device of one replica, by name.")
-    count: int = Field(
-        1, ge=1, le=16, description="Devices per replica; on a cluster all of them in one node."
+    count: int = Field(1, ge=1, le=64, description="Devices per replica.")
+    nodes: int = Field(
+        1,
+        ge=1,
+        le=MOST_NODES,
+        description="Nodes per replica, each with an equal part of its devices. Above 1: an "
+        "LLMInferenceService with a LeaderWorkerSet, whose pods are stages of one pipeline.",
     )
     mig: str | None = Field(
         None, description="MIG profile of the device, such as 1g.10gb; null: the whole device."
@@ -82,6 +91,11 @@ class Hardware(_Part):
         whole = ACCELERATORS[self.accelerator]
         return whole.slice(self.mig) if self.mig else whole
 
+    @property
+    def per_node(self) -> int:
+        """Devices of a replica in each of its nodes, which are those of one pod."""
+        return self.count // self.nodes
+
     @model_validator(mode="after")
     def _divided(self) -> Hardware:
         known = ACCELERATORS[self.accelerator].mig
@@ -91,6 +105,13 @@ class Hardware(_Part):
         part = f"mig: {self.mig}" if self.mig else f"sharing: {self.sharing}"
         if self.count > 1 and (self.mig or self.sharing != "none"):
             raise ValueError(f"count 1 with {part}: more parts are no faster, and cannot exchange")
+        if self.count % self.nodes or (self.nodes > 1 and self.accelerator == "cpu"):
+            raise ValueError(
+                f"nodes {self.nodes}: each has the same number of devices, and count is "
+                f"{self.count} x {self.accelerator}"
+            )
+        if self.nodes > 1 and self.claim == "dra":
+            raise ValueError("claim plugin with nodes above 1")
         if self.mig and self.sharing == "mps":
             raise ValueError("sharing none or time-slicing with mig: NVIDIA shares no part by MPS")
         if self.claim == "dra" and (

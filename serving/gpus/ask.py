@@ -26,6 +26,9 @@ class Ask:
     tolerated: str = ""
     """Taint that closes nodes with devices to everybody else; empty: none is tolerated."""
 
+    nodes: int = 1
+    """Pods of one replica; where nodes have room for two, they may share one."""
+
     def to_object(self) -> Object:
         """Return the fields of the pod that say where it may run."""
         fields: Object = {}
@@ -61,15 +64,16 @@ def ask(hardware: Hardware, offers: Iterable[Offer] = ()) -> Ask:
         return Ask(tolerated=vendor)  # the claim says the rest
     found = [offer for offer in suitable(offers, hardware) if offer.product]
     if not found:
-        return Ask(_unseen(hardware, vendor), hardware.count, {}, vendor)
-    if hardware.count > 1:  # every layer waits for the devices' exchange
+        resource = _unseen(hardware, vendor)
+        return Ask(resource, hardware.per_node, {}, vendor, hardware.nodes)
+    if hardware.per_node > 1:  # every layer waits for the devices' exchange
         found = [offer for offer in found if not _in_pairs(offer.product)] or found
     best = max(found, key=lambda offer: (offer.count, offer.resource))
     products = {offer.product for offer in found if offer.resource == best.resource}
     labels = {best.label: tuple(sorted(products))}
     if hardware.sharing != "none":
         labels[STRATEGY] = (hardware.sharing,)
-    return Ask(best.resource, hardware.count, labels, vendor)
+    return Ask(best.resource, hardware.per_node, labels, vendor, hardware.nodes)
 
 
 def _in_pairs(product: str) -> bool:

@@ -57,14 +57,15 @@ def inventory_of(nodes: Iterable[Object], pods: Iterable[Object]) -> Inventory:
 
 
 def room(inventory: Inventory, wanted: Ask) -> int:
-    """Return how many more pods would find their devices."""
+    """Return how many more replicas would find their devices, each in as many pods as it has."""
     if not wanted.count:
         raise ValueError("a pod without devices: what it needs is not counted here")
-    return sum(
+    pods = sum(
         max(node.free.get(wanted.resource, 0), 0) // wanted.count
         for node in inventory
         if node.admits(wanted)
     )
+    return pods // wanted.nodes
 
 
 def given_back(inventory: Inventory, resource: str, held: Iterable[tuple[str, int]]) -> Inventory:

@@ -108,9 +108,16 @@ def decide(
     free = room(inventory, candidate.wanted)
     if free >= wanted:
         return Beside(f"{_devices(candidate, wanted)} are free")
+    asked = candidate.wanted
+    what = "pod" if asked.nodes == 1 else "replica"
+    each = (
+        f"pods of {asked.count}"
+        if asked.nodes == 1
+        else f"replicas of {asked.nodes} pods of {asked.count}"
+    )
     short = (
-        f"{candidate.service} needs {_devices(candidate, wanted)}, in pods of"
-        f" {candidate.wanted.count}, and {free or 'no'} such pod{'' if free == 1 else 's'} would"
+        f"{candidate.service} needs {_devices(candidate, wanted)}, in"
+        f" {each}, and {free or 'no'} such {what}{'' if free == 1 else 's'} would"
         f" find {resource} beside what runs ({_told(inventory, candidate.wanted)})"
     )
     if stable is None:
@@ -157,8 +164,11 @@ def _loan(stable: Stable, candidate: Candidate, keeps: int, starts: int) -> Loan
 def _each(inventory: Inventory, stable: Stable, candidate: Candidate) -> int:
     """Return the candidate's replicas that fit where any one of the stable version's was.
 
-    Which of them goes is not ours to say, so the least of them counts.
+    Which of them goes is not ours to say, so the least of them counts. Of replicas of several pods
+    nothing is promised.
     """
+    if candidate.wanted.nodes > 1:
+        return 0
     wanted, nodes = candidate.wanted, {node.name: node for node in inventory}
     found = [
         count // wanted.count if node in nodes and nodes[node].admits(wanted) else 0
@@ -175,7 +185,8 @@ def _changes(candidate: Candidate, free: int, *others: str) -> str:
 
 
 def _devices(candidate: Candidate, replicas: int) -> str:
-    return f"{candidate.wanted.count * replicas} x {candidate.wanted.resource}"
+    wanted = candidate.wanted
+    return f"{wanted.count * wanted.nodes * replicas} x {wanted.resource}"
 
 
 def _told(inventory: Inventory, wanted: Ask) -> str:

@@ -5,6 +5,7 @@ It never changes once created: another checkpoint, argument or runtime is anothe
 
 from __future__ import annotations
 
+from penstock.core.errors import ConfigurationError
 from penstock.core.manifest import Manifest
 from penstock.core.spec import ModelSpec
 from serving.cluster import Object
@@ -46,6 +47,11 @@ def inference_service(
         ConfigurationError: KServe cannot serve this, with what can be done.
     """
     engine = runtimes.engine(spec)
+    if spec.hardware.nodes > 1:
+        raise ConfigurationError(
+            f"hardware.nodes {spec.hardware.nodes}: an InferenceService's replica is one pod",
+            hint="set target.kserve.mode: llmisvc, whose replicas may be LeaderWorkerSets",
+        )
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",

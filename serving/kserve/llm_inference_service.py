@@ -27,9 +27,10 @@ from penstock.core.manifest import Manifest
 from penstock.core.spec import ModelSpec
 from serving.cluster import Object
 from serving.kserve import http_route as routes
-from serving.kserve import runtimes, storage
+from serving.kserve import runtimes, serving_runtimes, storage
 from serving.kserve.facts import Facts
 from serving.manifests import NAME, ROOT, VERSION, Release, service_name
+from serving.runtimes.runtime import split
 
 PORT = 8000
 """The controller's Service and presets have it."""
@@ -53,7 +54,7 @@ def llm_inference_service(
     """Return the LLMInferenceService of one version; only its weight ever changes.
 
     Args:
-        spec: What is served, by the CPU engine.
+        spec: What is served.
         release: The version, and where its files are.
         weight: Its share of the group, relative to the sum; KServe's documents warn against
             starting at 0, because gateways then have no connection ready.
@@ -65,11 +66,6 @@ def llm_inference_service(
     """
     name = service_name(spec.name, release.version)
     chosen = runtimes.engine(spec)
-    if chosen.runtime != runtimes.CPU:
-        raise ConfigurationError(
-            f"runtime {spec.runtime}: LLMInferenceServices are written for the CPU engine only",
-            hint="use InferenceServices behind an HTTPRoute, the default",
-        )
     if len(name) > _LONGEST:
         raise ConfigurationError(
             f"{name}: longer than {_LONGEST} characters, which LLMInferenceServices cannot be",
@@ -93,7 +89,7 @@ def llm_inference_service(
             "labels": labels,  # these two reach the pods, the object's own do not
             "annotations": {**annotations, **runtimes.scraped(chosen, PORT)},
             "router": {"route": {"group": spec.name, "weight": weight}},
-            "template": _template(spec, release, facts, manifest),
+            **_pods(spec, release, facts, manifest),
         },
     }
 
@@ -190,24 +186,50 @@ def _below(rule: Mapping[str, Any], prefix: str) -> bool:
     return any(path == prefix or path.startswith(f"{prefix}/") for path in paths)
 
 
-def _template(spec: ModelSpec, release: Release, facts: Facts, manifest: Manifest | None) -> Object:
-    chosen = runtimes.engine(spec)
-    engine = runtimes.cpu_container(facts, PORT)
-    wait = f"import time; time.sleep({facts.drain_s})"
-    return {
+def _pods(spec: ModelSpec, release: Release, facts: Facts, manifest: Manifest | None) -> Object:
+    """Return one pod, or the leader and the workers of a group of them.
+
+    KServe makes a LeaderWorkerSet where there is a worker. How many pods it has is told as `data`
+    over `dataLocal`, though these are stages of a pipeline: for `pipeline` KServe v0.20.0 asks for
+    a preset that it does not ship (`config_merge.go`), and without either the group has one pod
+    (`ParallelismSpec.GetSize`). Only the leader answers.
+    """
+    chosen, container = runtimes.engine(spec), _container(spec, release, facts)
+    answering = {**container, **runtimes.probes(chosen, spec, PORT, manifest)}
+    pod = {
         **runtimes.pod(spec, release, facts),
         "initContainers": [storage.init_container(release, facts, manifest)],
-        "containers": [
-            {
-                "name": "main",
-                **engine,
-                "args": [*engine["args"], *chosen.args(spec)],
-                "resources": runtimes.resources(spec, facts),
-                "volumeMounts": [*engine["volumeMounts"], storage.model_mount(release)],
-                # the preset sleeps by `exec`, and the two merge: another action would be a second
-                "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", wait]}}},
-                **runtimes.LAST_WORDS,
-                **runtimes.probes(chosen, spec, PORT, manifest),
-            }
-        ],
+    }
+    pod["volumes"] = [*pod["volumes"], *serving_runtimes.volumes(chosen.of)]
+    template = {**pod, "containers": [answering]}
+    if spec.hardware.nodes == 1:
+        return {"template": template}
+    worker = {**container, "args": [*container["args"], *chosen.of.worker_args]}
+    tensor, _ = split(spec)
+    return {
+        "parallelism": {"tensor": tensor, "data": spec.hardware.nodes, "dataLocal": 1},
+        "template": template,
+        "worker": {**pod, "containers": [worker]},
+    }
+
+
+def _container(spec: ModelSpec, release: Release, facts: Facts) -> Object:
+    """Return the engine's container, but for its probes."""
+    chosen = runtimes.engine(spec)
+    engine = serving_runtimes.container(chosen.of, facts, PORT)
+    if not chosen.of.own:  # KServe's presets say the opposite, and these images run as root
+        engine["securityContext"] = {**engine["securityContext"], "runAsNonRoot": False}
+    instead = chosen.instead(spec)
+    wait = f"import time; time.sleep({facts.drain_s})"
+    return {
+        "name": "main",
+        **engine,
+        **instead,
+        "args": [*engine["args"], *chosen.args(spec)],
+        "env": [*engine["env"], *instead.get("env", [])],
+        "resources": runtimes.resources(spec, facts),
+        "volumeMounts": [*engine["volumeMounts"], storage.model_mount(release)],
+        # the preset sleeps by `exec`, and the two merge: another action would be a second
+        "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", wait]}}},
+        **runtimes.LAST_WORDS,
     }

@@ -79,7 +79,7 @@ def engine(spec: ModelSpec) -> Engine:
 
 def devices(spec: ModelSpec) -> int:
     """Return how many devices one pod needs."""
-    return 0 if spec.hardware.accelerator == "cpu" else spec.hardware.count
+    return 0 if spec.hardware.accelerator == "cpu" else spec.hardware.per_node
 
 
 def resources(spec: ModelSpec, facts: Facts) -> Object:

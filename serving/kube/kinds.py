@@ -12,6 +12,7 @@ _DEVICES = "resource.k8s.io"
 _SERVING, _GATEWAY = "serving.kserve.io", "gateway.networking.k8s.io"
 _ISTIO = "networking.istio.io"
 _TRAINER = "trainer.kubeflow.org"
+_GROUPS = "leaderworkerset.x-k8s.io"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +82,14 @@ RESOURCES: Mapping[Kind, Resource] = {
     ),
     "TrainJob": Resource(_TRAINER, "v1alpha1", "trainjobs"),
     "TrainingRuntime": Resource(_TRAINER, "v1alpha1", "trainingruntimes"),
+    "LeaderWorkerSet": Resource(_GROUPS, "v1", "leaderworkersets"),
 }
 
 _INSTALL = {
     _SERVING: "KServe's CRDs (charts kserve-crd and kserve-llmisvc-crd)",
     _GATEWAY: "the CRDs of Gateway API (its standard channel)",
     _ISTIO: "Istio (its chart base)",
+    _GROUPS: "LeaderWorkerSet (its chart or manifests)",
     _TRAINER: "Kubeflow Trainer 2 (its manifests, overlay manager)",
 }
 

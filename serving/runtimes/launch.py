@@ -57,7 +57,17 @@ def launch(spec: ModelSpec) -> Launch:
 def told(runtime: Runtime, spec: ModelSpec) -> list[Setting]:
     """Return everything that a runtime is told about one model."""
     name = [Option("name", runtime.name_option, (spec.name,))] if runtime.name_option else []
-    return [*name, *runtime.settings(spec)]
+    return [*name, *runtime.settings(spec), *_group(runtime, spec)]
+
+
+def _group(runtime: Runtime, spec: ModelSpec) -> list[Setting]:
+    nodes = spec.hardware.nodes
+    if nodes == 1:
+        return []
+    return [
+        Option("hardware.nodes", name, (value.format(nodes=nodes),))
+        for name, value in runtime.over_nodes
+    ]
 
 
 def start_budget_s(runtime: Runtime, weights_bytes: int) -> float:
@@ -110,6 +120,12 @@ def able(wanted: Iterable[Can], where: Place) -> list[str]:
 
 
 def _possible(spec: ModelSpec, runtime: Runtime) -> None:
+    if spec.hardware.nodes > 1 and not runtime.over_nodes:
+        able_to = ", ".join(key for key, each in RUNTIMES.items() if each.over_nodes)
+        raise ConfigurationError(
+            f"hardware.nodes {spec.hardware.nodes}: Penstock runs {spec.engine_name} in one node",
+            hint=f"runtimes that it runs over several: {able_to}",
+        )
     wanted, can = asked(spec), runtime.can_on(place(spec))
     cannot = [what for what in wanted if what not in can]
     if not cannot:
@@ -125,6 +141,12 @@ def _possible(spec: ModelSpec, runtime: Runtime) -> None:
 
 def _counted(spec: ModelSpec) -> None:
     tensor, stages = split(spec)
+    if tensor > spec.hardware.per_node or stages % spec.hardware.nodes:
+        raise ConfigurationError(
+            f"serving: tensor_parallel {tensor} x pipeline_parallel {stages} over hardware.nodes "
+            f"{spec.hardware.nodes}: a stage is inside a node, which has {spec.hardware.per_node}",
+            hint="leave tensor_parallel and pipeline_parallel out: a stage per node",
+        )
     count = 1 if place(spec) == "cpu" else spec.hardware.count
     if tensor * stages != count:
         raise ConfigurationError(

@@ -94,6 +94,13 @@ class Runtime:
 
     model_format: str = "huggingface"
     structured: str = "no"
+    over_nodes: tuple[tuple[str, str], ...] = ()
+    """Options and values that make one engine of several pods; `{nodes}` is how many. None: it runs
+    in one. A LeaderWorkerSet tells each where the leader is, and its own index, the leader's 0."""
+
+    worker_args: tuple[str, ...] = ()
+    """What those are told beside that answer nobody."""
+
     multi_node: str = "no"
     note: str = ""
     """What surprises."""
@@ -142,9 +149,10 @@ def asked(spec: ModelSpec) -> dict[Can, str]:
             found[can] = f"serving.{can}"
     if wish.kv_cache != "auto":
         found["kv_cache"] = f"serving.kv_cache: {wish.kv_cache}"
-    stages = wish.pipeline_parallel or 1
+    _, stages = split(spec)
     if stages > 1:
-        found["pipeline_parallel"] = "serving.pipeline_parallel"
+        by = "hardware.nodes" if wish.pipeline_parallel is None else "serving.pipeline_parallel"
+        found["pipeline_parallel"] = by
     if place(spec) == "gpu" and spec.hardware.count // stages > 1:
         by = "hardware.count" if wish.tensor_parallel is None else "serving.tensor_parallel"
         found["tensor_parallel"] = by
@@ -156,10 +164,13 @@ def asked(spec: ModelSpec) -> dict[Can, str]:
 
 
 def split(spec: ModelSpec) -> tuple[int, int]:
-    """Return over how many devices a layer is split, and into how many stages the layers are."""
+    """Return over how many devices a layer is split, and into how many stages the layers are.
+
+    A stage stays inside a node, where layers are exchanged by NVLink.
+    """
     if place(spec) == "cpu":
         return 1, 1
-    stages = spec.serving.pipeline_parallel or 1
+    stages = spec.serving.pipeline_parallel or spec.hardware.nodes
     return spec.serving.tensor_parallel or max(1, spec.hardware.count // stages), stages
 
 

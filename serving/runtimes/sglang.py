@@ -92,5 +92,10 @@ SGLANG = Runtime(
     name_option="--served-model-name",
     tensor_option="--tp-size",
     structured="JSON schema, regular expression, EBNF",
-    multi_node="--nnodes with --dist-init-addr; not written by Penstock yet",
+    over_nodes=(  # docs/references/multi_node_deployment/multi_node.md
+        ("--nnodes", "{nodes}"),
+        ("--node-rank", "$(LWS_WORKER_INDEX)"),
+        ("--dist-init-addr", "$(LWS_LEADER_ADDRESS):20000"),
+    ),
+    multi_node="LeaderWorkerSet: a pipeline stage per node",
 )

@@ -175,7 +175,14 @@ VLLM = Runtime(
     server_type="vllmserver",  # without devices KServe takes vllm/vllm-openai-cpu
     model_format="vLLM",
     structured=_GRAMMARS,
-    multi_node="LeaderWorkerSet or Ray; not written by Penstock yet",
+    over_nodes=(  # docs/serving/parallelism_scaling.md, Running vLLM with MultiProcessing
+        ("--distributed-executor-backend", "mp"),
+        ("--nnodes", "{nodes}"),
+        ("--node-rank", "$(LWS_WORKER_INDEX)"),
+        ("--master-addr", "$(LWS_LEADER_ADDRESS)"),
+    ),
+    worker_args=("--headless",),
+    multi_node="LeaderWorkerSet: a pipeline stage per node",
 )
 
 _WITHOUT_A_QUEUE: frozenset[Can] = frozenset(CAN_ALL) - {"max_queued"}

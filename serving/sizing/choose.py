@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from penstock.core.errors import ConfigurationError
@@ -102,6 +102,12 @@ def require(shape: Shape, place: Place, wish: Wish) -> None:
             f" but hardware.count is {place.count}",
             hint=f"set hardware.count: {asked}, or leave the split to the plan",
         )
+    if (tensor or 1) > place.per_node or (pipeline or place.nodes) % place.nodes:
+        raise ConfigurationError(
+            f"serving: tensor_parallel {tensor or 1} x pipeline_parallel {pipeline or place.nodes}:"
+            f" a stage is inside a node, and hardware has {place.nodes} nodes of {place.per_node}",
+            hint="leave the split to the plan",
+        )
     sizes = tensor_sizes(shape)
     if tensor is not None and tensor not in sizes:
         near = max((n for n in sizes if n < tensor), default=1)
@@ -145,7 +151,7 @@ def _enough(shape: Shape, place: Place, count: int, taken: Trial, wish: Wish) ->
         tensor_parallel=None,
         pipeline_parallel=None,
     )
-    fewer = replace(place, count=count)
+    fewer = replace(place, count=count, nodes=1)
     return any(
         not attempt(shape, fewer, taken.option, split, asked).why_not
         for split in splits(fewer, asked)
@@ -167,8 +173,7 @@ def _warnings(
         found.append(
             f"{place.gpu.name} has no NVLink: every layer of tp {taken.split.tensor} waits for PCIe"
         )
-    if taken.split.pipeline > 1 and place.count > NODE:
-        found.append(f"{place.count} devices are {-(-place.count // NODE)} nodes")
+    found.extend(_about_nodes(place))
     heads = min((each.heads for each in shape.layers if each.kind == "full"), default=0)
     if heads and taken.split.tensor > heads:
         found.append(
@@ -184,3 +189,13 @@ def _warnings(
                 f" served, and does not fit: {kept.why_not}"
             )
     return found
+
+
+def _about_nodes(place: Place) -> Iterator[str]:
+    if place.per_node > NODE:
+        yield (
+            f"{place.per_node} devices in one node, where most have {NODE}: hardware.nodes:"
+            f" {-(-place.per_node // NODE)} spreads them"
+        )
+    if place.nodes > 1:
+        yield "stages of the pipeline wait for the network between nodes"

@@ -9,7 +9,7 @@ from typing import Literal
 from penstock.core.hardware import ACCELERATORS
 from serving.sizing.memory import GIB
 from serving.sizing.shape import Shape
-from serving.sizing.trial import Trial, attempt, longest, splits
+from serving.sizing.trial import NODE, Trial, attempt, longest, splits
 from serving.sizing.wish import Change, Option, Place, Wish
 
 _COUNTS = (1, 2, 4, 8, 16)
@@ -98,9 +98,11 @@ def _more_devices(
     free = replace(wish, tensor_parallel=None, pipeline_parallel=None)
     beside = "" if free == wish else ", without tensor_parallel and pipeline_parallel"
     for count in _COUNTS:
-        if count > place.count:
-            more = replace(place, count=count)
-            found = list(_so(f"hardware.count: {count}{beside}", shape, more, options, free))
+        if count > place.count and count % place.nodes == 0:
+            more = _spread(place, count)
+            nodes = f" and hardware.nodes: {more.nodes}" if more.nodes != place.nodes else ""
+            what = f"hardware.count: {count}{nodes}{beside}"
+            found = list(_so(what, shape, more, options, free))
             if found:
                 yield from found
                 return
@@ -114,12 +116,18 @@ def _both(shape: Shape, place: Place, options: Sequence[Option], wish: Wish) -> 
     free = replace(wish, tensor_parallel=None, pipeline_parallel=None)
     for count in _COUNTS:
         for _, larger in _larger(place):
-            what = f"hardware: {{accelerator: {larger.gpu.name}, count: {count}}}"
-            more = replace(larger, count=count)
+            more = _spread(replace(larger, nodes=1), count)
+            nodes = f", nodes: {more.nodes}" if more.nodes > 1 else ""
+            what = f"hardware: {{accelerator: {larger.gpu.name}, count: {count}{nodes}}}"
             found = list(_so(what, shape, more, came or options, free))
             if found:
                 yield from found
                 return
+
+
+def _spread(place: Place, count: int) -> Place:
+    """Return the place with so many devices, in as few nodes as have them."""
+    return replace(place, count=count, nodes=max(place.nodes, -(-count // NODE)))
 
 
 def _other_devices(

@@ -101,7 +101,9 @@ def resolve(model: ModelSpec, shape: Shape, load: Load | None = None) -> Resolve
     options, others = options_for(engine, shape.artifact, gpu.name, wanted)
     if not options:
         raise _no_engine(engine, shape, gpu.name)
-    place = Place(gpu, model.hardware.count, engine.name, model.hardware.mig or "")
+    place = Place(
+        gpu, model.hardware.count, engine.name, model.hardware.mig or "", model.hardware.nodes
+    )
     found = choose(shape, place, options, wish_of(model, load), others)
     if isinstance(found, Refusal):
         raise _refused(model, shape, found)

@@ -133,13 +133,15 @@ def tensor_sizes(shape: Shape) -> list[int]:
 def splits(place: Place, wish: Wish) -> list[Split]:
     """Return the ways to use all devices of a replica, the one with most tensor parallelism first.
 
+    A stage of the pipeline stays inside a node.
+
     What a person asks for is the only one, whether or not it works.
     """
     if wish.tensor_parallel or wish.pipeline_parallel:
         pipeline = wish.pipeline_parallel or max(place.count // (wish.tensor_parallel or 1), 1)
         tensor = wish.tensor_parallel or max(place.count // pipeline, 1)
         return [Split(tensor, pipeline)]
-    sizes = [n for n in range(place.count, 0, -1) if place.count % n == 0]
+    sizes = [n for n in range(place.per_node, 0, -1) if place.per_node % n == 0]
     return [Split(n, place.count // n) for n in sizes]
 
 

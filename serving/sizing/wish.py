@@ -49,8 +49,17 @@ class Place:
     mig: str = ""
     """Profile of that part; empty for whole devices."""
 
+    nodes: int = 1
+    """Each with an equal part of the devices."""
+
+    @property
+    def per_node(self) -> int:
+        """Devices of one node."""
+        return self.count // self.nodes
+
     def __str__(self) -> str:
-        return f"{self.count} x {self.gpu.name}{f' ({self.mig})' if self.mig else ''}"
+        where = f" in {self.nodes} nodes" if self.nodes > 1 else ""
+        return f"{self.count} x {self.gpu.name}{f' ({self.mig})' if self.mig else ''}{where}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,8 @@ def checks(found: Found, where: KServe, model: ModelSpec | None = None) -> Itera
         yield _standard(found)
         yield from (standard.split(*pair) for pair in found.canaries)
     yield from _istio(found, where) if chosen == "istio" else _gateway(found, where)
+    if model is not None and model.hardware.nodes > 1:
+        yield _groups(found, chosen)
     if model is not None:
         yield _runtime(found, where, chosen, model)
         yield _devices(found, model)
@@ -263,6 +265,21 @@ def _runtime(found: Found, where: KServe, chosen: str, model: ModelSpec) -> Chec
     )
 
 
+def _groups(found: Found, chosen: str) -> Check:
+    """Whether one replica may be several pods."""
+    if chosen != "llmisvc":
+        told = f"hardware.nodes above 1, and in mode {chosen} a replica is one pod"
+        return Check("nodes per replica", False, told, "set target.kserve.mode: llmisvc")
+    there = found.kinds.get("LeaderWorkerSet", ())
+    return Check(
+        "nodes per replica",
+        bool(there),
+        f"LeaderWorkerSet {', '.join(there)}" if there else "the cluster has no LeaderWorkerSet",
+        "install LeaderWorkerSet (its chart or manifests), and start KServe's llmisvc controller "
+        "again: it looks for it once",
+    )
+
+
 def _devices(found: Found, model: ModelSpec) -> Check:
     """What can never fit; what is free now is asked when a candidate comes (serving.gpus.surge)."""
     wanted, asked = runtimes.devices(model), model.hardware
@@ -286,11 +303,12 @@ def _devices(found: Found, model: ModelSpec) -> Check:
             "set hardware to what is there, or add nodes, and the device plugin that announces "
             "them (docs/gpus.md)",
         )
+    spread = next(n for n in range(1, asked.count + 1) if asked.count / n in range(1, most + 1))
     return Check(
         "gpus",
         most >= wanted,
         f"{wanted} x {asked.accelerator}{part} wanted in one node, the largest has {most}",
-        f"set hardware.count: {most}; a replica over several nodes is not written yet",
+        f"set hardware.count: {most * asked.nodes}, or hardware.nodes: {spread}, in mode llmisvc",
     )
 
 

@@ -13,7 +13,7 @@ from penstock.core.checks import refuse
 from penstock.core.errors import ConfigurationError
 from penstock.core.manifest import Manifest
 from penstock.core.settings import Settings
-from penstock.core.spec import KServe, ModelSpec, Rollout
+from penstock.core.spec import MOST_NODES, KServe, ModelSpec, Rollout
 from serving import kube
 from serving.cluster import Object
 from serving.controller import record_of
@@ -243,8 +243,8 @@ class ClusterTarget:
     @cached_property
     def _scraper(self) -> PodScraper:
         if self.where.prometheus:
-            return PrometheusScraper(self.cluster, _selector, self.where.prometheus)
-        return PodScraper(self.cluster, _selector)
+            return PrometheusScraper(self.cluster, _answering, self.where.prometheus)
+        return PodScraper(self.cluster, _answering)
 
     def _warnings(self) -> list[Object]:
         target = ApiTarget("Event", self.cluster.namespace)
@@ -276,6 +276,12 @@ def _answered_by(door: Door) -> str | None:
     except httpx.HTTPError:
         return None
     return str(answer.headers[WEIGHTS]) if WEIGHTS in answer.headers else None
+
+
+def _answering(service: str) -> str:
+    """Select the pods that answer users: of those that are one replica together, the leader."""
+    label = "leaderworkerset.sigs.k8s.io/worker-index"
+    return ",".join([_selector(service), *(f"{label}!={at}" for at in range(1, MOST_NODES))])
 
 
 def _selector(service: str) -> str:

@@ -40,6 +40,7 @@ _KINDS: tuple[Kind, ...] = (
     "VirtualService",
     "Gateway",
     "ResourceClaimTemplate",
+    "LeaderWorkerSet",
 )
 
 

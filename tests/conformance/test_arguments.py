@@ -37,6 +37,8 @@ def _lists(runtime: Runtime) -> dict[str, list[str]]:
         settings = [each for each in told(runtime, spec) if isinstance(each, Option)]
         words = [word for each in settings for word in each.words()]
         found[name] = [*runtime.args, *words]
+        if spec.hardware.nodes > 1:
+            found[f"{name}, a worker"] = [*found[name], *runtime.worker_args]
     return found
 
 
@@ -53,6 +55,7 @@ def test_an_engine_reads_every_argument_list(
     # a template that is not there is refused, so the checkpoint is here
     (tmp_path / "chat.jinja").write_text("{{ messages }}")
     text = json.dumps([*lists.values(), *unknown])
+    text = text.replace("$(LWS_WORKER_INDEX)", "1").replace("$(LWS_LEADER_ADDRESS)", "leader")
     file.write_text(text.replace("/mnt/models", str(tmp_path)))
     answer = ask(f"{engine}-{version}", "read_arguments.py", engine, file)
     assert answer["version"] == version

@@ -38,7 +38,7 @@ def _call(tmp_path: Path, *words: str, **changes: object) -> Result:
         (("--every", "1d", "--pipeline", "lifecycle", "--cooldown", "1d"), "parameters of"),
         (("--every", "1d", "--deadline", "1s"), "--deadline: found 1"),
         (("--every", "1d", "--on", "drift"), "alias:NAME@ALIAS or drift:METRIC"),
-        (("--every", "1d", "--on", "drift:ttft_p95"), "rollout.metrics: error_rate, quality"),
+        (("--every", "1d", "--on", "drift:ttft_p95"), "rollout.metrics: error_rate; scores"),
         (("--every", "1d", "--on", "alias:tiny@champion"), "every promotion"),
     ],
 )

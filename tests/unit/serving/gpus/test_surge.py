@@ -50,6 +50,21 @@ def test_by_default_what_does_not_fit_is_refused_with_what_would() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("sizes", "fits"), [([4, 4], True), ([8], True), ([4, 3, 3], False), ([2, 2, 2], False)]
+)
+def test_a_group_of_pods_needs_room_for_all_of_them(sizes: list[int], fits: bool) -> None:
+    nodes = [node(str(i), {NVIDIA: size}, {}) for i, size in enumerate(sizes)]
+    candidate = Candidate("m-v2", 1, Ask(NVIDIA, 4, nodes=2))
+    found = decide(inventory_of(nodes, []), None, candidate, Rollout(surge="borrow"))
+    if fits:
+        assert found == Beside("8 x nvidia.com/gpu are free")
+        return
+    assert isinstance(found, Refuse)
+    assert "needs 8 x nvidia.com/gpu, in replicas of 2 pods of 4" in found.reason
+    assert "no such replicas" in found.reason
+
+
 def test_fewer_replicas_are_offered_where_some_would_fit() -> None:
     found = _decided([3], [("0", 2)], 2)
     assert isinstance(found, Refuse)

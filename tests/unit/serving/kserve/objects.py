@@ -74,6 +74,12 @@ def gpu(count: int, **fields: Any) -> ModelSpec:
     return spec(hardware={"accelerator": "nvidia-l4", "count": count}, **fields)
 
 
+def nodes(nodes: int, count: int, **fields: Any) -> ModelSpec:
+    """Return a spec for L4s over several nodes."""
+    hardware = {"accelerator": "nvidia-l4", "count": count, "nodes": nodes}
+    return spec(hardware=hardware, **fields)
+
+
 def on(hardware: dict[str, Any], **fields: Any) -> Object:
     """Return the InferenceService of a model on other devices."""
     return inference_service(spec(hardware=hardware, **fields), release(), OWN, MANIFEST)
@@ -117,6 +123,11 @@ def objects() -> dict[str, Object]:
         "standard-candidate": canary,
         "standard-promoted": standard.promoted(standard.with_weight(canary, 100)),
         "llm-s3": llm_inference_service(spec(), release(), 90, FACTS),
+        "llm-vllm": llm_inference_service(gpu(2), release(), 10, OWN, MANIFEST),
+        "llm-vllm-nodes": llm_inference_service(nodes(2, 4), release(), 10, OWN, MANIFEST),
+        "llm-sglang-nodes": llm_inference_service(
+            nodes(2, 4, runtime="sglang"), release(), 10, OWN, MANIFEST
+        ),
         "llm-pvc-own-facts": llm_inference_service(spec(replicas=2), on_claim, 0, OWN),
     }
 

@@ -18,7 +18,16 @@ from serving.kserve.runtimes import CPU_DRAIN_S, Engine, cpu_runtime, engine, sc
 from serving.manifests import Release, ready, version_of
 from serving.runtimes.catalog import RUNTIMES
 from serving.targets.scrape import pod_of
-from tests.unit.serving.kserve.objects import FACTS, MANIFEST, OWN, ROOT, gpu, release, spec
+from tests.unit.serving.kserve.objects import (
+    FACTS,
+    MANIFEST,
+    OWN,
+    ROOT,
+    gpu,
+    nodes,
+    release,
+    spec,
+)
 
 
 def predictor(obj: Object) -> dict[str, Any]:
@@ -192,13 +201,54 @@ def test_an_llm_inference_service_fetches_verifies_and_serves_the_same_way() -> 
 
 
 def test_an_llm_inference_service_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(ConfigurationError, match="CPU engine only"):
-        llm_inference_service(gpu(1), release(), 10, FACTS)
     long = spec(name="n" * 40)
     with pytest.raises(ConfigurationError, match="longer than 43"):
         llm_inference_service(long, release(10), 10, FACTS)
     assert len(f"{'n' * 40}-v1-kserve-workload-svc") == 63
     llm_inference_service(long, release(1), 10, FACTS)
+
+
+def test_a_group_of_pods_is_one_engine_whose_leader_answers() -> None:
+    two = nodes(2, 4)
+    obj = llm_inference_service(two, release(), 10, OWN, MANIFEST)["spec"]
+    assert obj["parallelism"] == {"tensor": 2, "data": 2, "dataLocal": 1}
+    (leader,), (worker,) = obj["template"]["containers"], obj["worker"]["containers"]
+    assert worker["args"] == [*leader["args"], "--headless"]
+    told = " ".join(leader["args"])
+    assert "--tensor-parallel-size=2" in told
+    assert "--pipeline-parallel-size=2" in told
+    assert "--nnodes=2 --node-rank=$(LWS_WORKER_INDEX)" in told
+    assert "readinessProbe" in leader
+    assert not [key for key in worker if key.endswith("Probe")]
+    for each in (leader, worker):
+        assert each["resources"]["limits"]["nvidia.com/gpu"] == "2"
+        assert each["volumeMounts"] == leader["volumeMounts"]
+    assert obj["worker"]["initContainers"] == obj["template"]["initContainers"]
+
+
+def test_a_group_of_pods_is_no_inference_service() -> None:
+    with pytest.raises(ConfigurationError, match="replica is one pod") as problem:
+        inference_service(nodes(2, 4), release(), FACTS)
+    assert "mode: llmisvc" in problem.value.hint
+    with pytest.raises(ConfigurationError, match="runs triton in one node") as problem:
+        llm_inference_service(nodes(2, 4, runtime="triton"), release(), 10, FACTS)
+    assert "vllm, sglang" in problem.value.hint
+    with pytest.raises(ConfigurationError, match="a stage is inside a node, which has 2"):
+        llm_inference_service(nodes(2, 4, serving={"tensor_parallel": 4}), release(), 10, FACTS)
+
+
+@pytest.mark.parametrize(
+    "hardware",
+    [
+        {"accelerator": "nvidia-l4", "count": 3, "nodes": 2},
+        {"accelerator": "cpu", "count": 2, "nodes": 2},
+        {"accelerator": "nvidia-h100-80gb", "count": 4, "nodes": 2, "claim": "dra"},
+        {"accelerator": "nvidia-l4", "count": 9, "nodes": 9},
+    ],
+)
+def test_nodes_that_cannot_be(hardware: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="nodes"):
+        spec(hardware=hardware)
 
 
 def test_whether_it_is_ready_is_read_from_kserves_conditions() -> None:

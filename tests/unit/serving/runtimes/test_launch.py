@@ -28,7 +28,7 @@ def test_every_option_that_is_written_is_one_that_the_engine_knows(key: str) -> 
     runtime = RUNTIMES[key]
     options = known(runtime.known)
     for name, wish in wishes(runtime).items():
-        words = [*runtime.args, *launch(wish).args]
+        words = [*runtime.args, *launch(wish).args, *runtime.worker_args]
         strange = [word for word in words if word[:1] == "-" and not options.option(word)]
         assert strange == [], name
 
@@ -74,6 +74,17 @@ def test_a_model_is_split_over_all_devices_unless_told() -> None:
     assert "--tensor-parallel-size=2 --pipeline-parallel-size=2" in of("vllm", pipeline_parallel=2)
     assert "--tp-size=4" in of("sglang")
     assert "--tp_size=1 --pp_size=4" in of("tensorrt-llm", pipeline_parallel=4)
+
+
+@pytest.mark.parametrize("key", ["vllm", "sglang"])
+def test_over_nodes_a_stage_is_a_node_and_nobody_says_it_twice(key: str) -> None:
+    two = {**GPUS, "nodes": 2}
+    words = launch(spec(runtime=key, hardware=two)).args
+    assert {"--nnodes=2", "--node-rank=$(LWS_WORKER_INDEX)"} <= set(words)
+    assert [word for word in words if word in ("--pipeline-parallel-size=2", "--pp-size=2")]
+    assert "nnodes" not in " ".join(launch(spec(runtime=key, hardware=GPUS)).args)
+    with pytest.raises(ConfigurationError, match=r"--nnodes says what hardware\.nodes says"):
+        launch(spec(runtime=key, hardware=two, runtime_args=["--nnodes=2"]))
 
 
 @pytest.mark.parametrize(("tensor", "stages"), [(2, 1), (3, 1), (4, 2), (1, 3)])

@@ -61,4 +61,5 @@ def wishes(runtime: Runtime) -> dict[str, ModelSpec]:
         "everything": everything,
         "switched on": {**switched_on},
     }
-    return {name: on(runtime, said) for name, said in named.items()}
+    two = {"over nodes": on(runtime, hardware={**GPUS, "nodes": 2})} if runtime.over_nodes else {}
+    return {**{name: on(runtime, said) for name, said in named.items()}, **two}

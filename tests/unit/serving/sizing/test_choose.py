@@ -73,7 +73,17 @@ def test_all_devices_are_used_and_fewer_are_told() -> None:
 def test_sixteen_devices_are_two_stages() -> None:
     found = _plan(LLAMA70, _place("nvidia-h100-80gb", 16))
     assert (found.split.tensor, found.split.pipeline) == (8, 2)
-    assert "16 devices are 2 nodes" in found.warnings
+    assert any("hardware.nodes: 2 spreads them" in each for each in found.warnings)
+
+
+def test_a_stage_stays_inside_its_node() -> None:
+    two = replace(_place("nvidia-h100-80gb", 8), nodes=2)
+    found = _plan(LLAMA70, two)
+    assert (found.split.tensor, found.split.pipeline) == (4, 2)
+    assert any("network between nodes" in each for each in found.warnings)
+    assert not any("hardware.nodes" in each for each in found.warnings)
+    with pytest.raises(ConfigurationError, match="2 nodes of 4"):
+        choose(LLAMA70, two, [CAME], Wish(tensor_parallel=8))
 
 
 def test_without_nvlink_that_is_told() -> None:
@@ -150,10 +160,13 @@ def _changed(place: Place, wish: Wish, change: Change) -> tuple[Place, Wish, str
     free = replace(wish, tensor_parallel=None, pipeline_parallel=None)
     if field == "hardware.count":
         value, split, _ = value.partition(", without tensor_parallel")
-        return replace(place, count=int(value)), free if split else wish, ""
+        count, _, nodes = value.partition(" and hardware.nodes: ")
+        more = replace(place, count=int(count), nodes=int(nodes or place.nodes))
+        return more, free if split else wish, ""
     if field == "hardware":
         body = yaml.safe_load(value)
-        return Place(ACCELERATORS[body["accelerator"]], body["count"]), free, ""
+        gpu, nodes = ACCELERATORS[body["accelerator"]], body.get("nodes", 1)
+        return Place(gpu, body["count"], nodes=nodes), free, ""
     if field == "hardware.accelerator":
         return replace(place, gpu=ACCELERATORS[value]), wish, ""
     wishes = {

@@ -5,6 +5,7 @@ import pytest
 from serving.sizing.choose import Plan, Refusal
 from serving.sizing.memory import GIB, Batch, Split, token_bytes, weights
 from serving.sizing.shape import KNOWN
+from serving.sizing.trial import NODE
 from tests.unit.serving.sizing.published import Need, Published, published, shape
 from tests.unit.serving.sizing.table import PATH, render
 
@@ -46,7 +47,9 @@ def test_fits_where_its_makers_say_it_does(model: Published, need: Need) -> None
 def test_does_not_fit_on_half_of_the_least_devices(model: Published, need: Need) -> None:
     found = model.plan(need, need.count // 2)
     assert isinstance(found, Refusal)
-    assert f"hardware.count: {need.count}" in [change.what for change in found.changes]
+    count = f"hardware.count: {need.count}"
+    nodes = f" and hardware.nodes: {need.count // NODE}" if need.count > NODE else ""
+    assert count + nodes in [change.what for change in found.changes]
 
 
 def test_gpt_oss_lies_in_a_device_as_vllm_logged_it() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from penstock.core.checks import Check, refuse
 from penstock.core.errors import ConfigurationError
-from penstock.core.spec import KServe, ModelSpec, Rollout
+from penstock.core.spec import Hardware, KServe, ModelSpec, Rollout
 from serving.cluster import Kind
 from serving.gpus.offers import Offer
 from serving.kserve.facts import Gateway, Storage
@@ -243,3 +243,24 @@ def test_the_objects_depend_on_what_was_found() -> None:
     assert facts.gateway == Gateway(domain="models.example")
     assert facts.image("x") == f"ghcr.io/org/x:{facts.version}"
     assert (facts.runtime_class, facts.storage.secret) == ("nvidia", "s")
+
+
+def test_a_replica_over_nodes_wants_groups_and_the_mode_that_has_them() -> None:
+    hardware = {"accelerator": "nvidia-h100-80gb", "count": 16, "nodes": 2}
+    two = SPEC.model_copy(update={"hardware": Hardware.model_validate(hardware)})
+    grouped = KServe.model_validate({"namespace": "models", "mode": "llmisvc"})
+    eight = (Offer("nvidia.com/gpu", "NVIDIA-H100-80GB-HBM3", 81559, count=8),)
+    without = replace(
+        WELL, kinds={**WELL.kinds, "LLMInferenceService": ("v1alpha2",)}, offers=eight
+    )
+    groups = replace(without, kinds={**without.kinds, "LeaderWorkerSet": ("v1",)})
+
+    (mode,) = [each for each in _wrong(groups, spec=two) if each.name == "nodes per replica"]
+    assert mode.hint == "set target.kserve.mode: llmisvc"
+    (kind,) = _wrong(without, grouped, two)
+    assert "no LeaderWorkerSet" in kind.found
+    assert _wrong(groups, grouped, two) == []
+
+    four = replace(groups, offers=(replace(eight[0], count=4),))
+    (devices,) = _wrong(four, grouped, two)
+    assert devices.hint == "set hardware.count: 8, or hardware.nodes: 4, in mode llmisvc"
