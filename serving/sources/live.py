@@ -30,6 +30,10 @@ class Reading(NamedTuple):
     """Whether the cursor knows a process that the one before did not: it counts only from a cursor
     that knows it, so this one is to be kept although it proves nothing."""
 
+    torn: bool = False
+    """Whether a version lost a process, or had none that could be sent users. What reached whom in
+    that time says nothing about the shares, nor does a part of it about who failed."""
+
 
 class Counters(Protocol):
     """What users' requests show of two versions of a model."""

@@ -51,16 +51,21 @@ class _Cursor:
     pods: Mapping[str, Snapshot]
     """By pod's uid."""
 
+    lost: frozenset[str] = frozenset()
+    """Versions that had no pod to send users to, and have answered nobody since: a gateway follows
+    a moment after a pod is ready."""
+
     def to_json(self) -> str:
         pods = {uid: snapshot.to_json() for uid, snapshot in sorted(self.pods.items())}
-        return json.dumps({"at": self.at, "pods": pods}, separators=(",", ":"))
+        body = {"at": self.at, "pods": pods, **({"lost": sorted(self.lost)} if self.lost else {})}
+        return json.dumps(body, separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> _Cursor:
         try:
             body = json.loads(text)
             pods = {uid: Snapshot.from_json(each) for uid, each in body["pods"].items()}
-            return _Cursor(float(body["at"]), pods)
+            return _Cursor(float(body["at"]), pods, frozenset(body.get("lost", ())))
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
             raise ServingError(
                 f"no cursor of pods' counters: {text[:80]!r}",
@@ -108,19 +113,24 @@ class PodCounters:
         found: dict[str, dict[str, Snapshot]] = {}
         for service, pods in listed.items():
             found[service] = {pod.uid: self._snapshot(pod) for pod in pods if pod.ready}
+        silent = {service for service, each in found.items() if not each}
         after = self._cursor(now, before, listed, found)
         if before is None:
+            after = replace(after, lost=frozenset(silent))
             return Reading(NO_REQUESTS, NO_REQUESTS, (NO_REQUESTS, NO_REQUESTS), after.to_json())
         arms = {
             service: [_since(before, uid, service, snapshot) for uid, snapshot in each.items()]
             for service, each in found.items()
         }
+        answering = {service for service, each in arms.items() if total(each).requests}
+        after = replace(after, lost=frozenset(silent | (before.lost - answering)))
         return Reading(
             total(arms[self._candidate]),
             total(arms[self._stable]),
             _halves(arms[self._stable]),
             after.to_json(),
             met=bool(after.pods.keys() - before.pods.keys()),
+            torn=bool(before.lost or silent or before.pods.keys() - _uids(listed)),
         )
 
     def close(self) -> None:
@@ -138,10 +148,14 @@ class PodCounters:
         found: Mapping[str, Mapping[str, Snapshot]],
     ) -> _Cursor:
         """Keep what was known of pods that are there and do not serve now."""
-        there = {pod.uid for pods in listed.values() for pod in pods}
+        there = _uids(listed)
         known = before.pods if before is not None else {}
         kept = {uid: snapshot for uid, snapshot in known.items() if uid in there}
         return _Cursor(now, kept | {u: s for each in found.values() for u, s in each.items()})
+
+
+def _uids(listed: Mapping[str, Iterable[Pod]]) -> set[str]:
+    return {pod.uid for pods in listed.values() for pod in pods}
 
 
 def _since(before: _Cursor, uid: str, service: str, snapshot: Snapshot) -> Arm:

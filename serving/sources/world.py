@@ -154,6 +154,8 @@ class ObservedWorld:
             self._counters[versions] = self._place.counters(record.candidate, record.stable)
         before = (record.cursors or {}).get(LIVE)
         read = self._counters[versions].read(before)
+        if read.torn:
+            return Batch(cursors={LIVE: read.cursor})
         if before is not None and not read.met and not _anything(read.candidate, read.stable):
             return Batch()
         return Batch(

@@ -125,7 +125,7 @@ def gateway() -> Iterator[_Gateway]:
 
 def test_live_requests_are_read_once(gateway: _Gateway) -> None:
     gateway.metrics.took("m", "m-v1", Outcome(200), 1.0)
-    candidate, stable, _, cursor, _ = gateway.source.read(None)
+    candidate, stable, _, cursor, *_ = gateway.source.read(None)
     assert (candidate.requests, stable.requests) == (0, 0)
     for name, service, outcome in [
         ("m", "m-v1", Outcome(200, ttft_s=0.1)),
@@ -136,7 +136,7 @@ def test_live_requests_are_read_once(gateway: _Gateway) -> None:
     ]:
         gateway.metrics.took(name, service, outcome, 1.0)
     for _ in range(2):  # a cursor that was not committed is read again
-        candidate, stable, _, behind, _ = gateway.source.read(cursor)
+        candidate, stable, _, behind, *_ = gateway.source.read(cursor)
         assert (candidate.requests, candidate.errors) == (2, 1)
         assert (stable.requests, stable.errors) == (1, 0)
         assert stable.latency["ttft_p95"].nonzero()[0].tolist() == [bucket_of(0.1)]

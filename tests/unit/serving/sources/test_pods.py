@@ -122,6 +122,53 @@ def test_pods_that_get_ready_behind_the_cursor_count_from_one_that_knows_them(po
     assert (third.stable.requests, third.met) == (1, False)
 
 
+def test_what_came_while_a_version_had_no_pod_is_no_evidence(pods: Pods) -> None:
+    counters = pods.counters()
+    first = counters.read(None)
+    pods.answered("m_v1-0", Outcome(200))
+    pods.answered("m_v2-0", Outcome(200))
+    whole = counters.read(first.cursor)
+    assert (whole.candidate.requests, whole.stable.requests, whole.torn) == (1, 1, False)
+
+    del pods.pods["m_v2-0"]
+    pods.answered("m_v1-0", *[Outcome(200)] * 50)  # all users are the stable version's now
+    gone = counters.read(whole.cursor)
+    assert gone.torn
+    pods.now += 10
+    pods.start("m-v2", "m_v2-1", ready=False)
+    starts = counters.read(gone.cursor)
+    assert starts.torn
+    pods.pods["m_v2-1"] = pods.pods["m_v2-1"]._replace(ready=True)
+    pods.answered("m_v1-0", *[Outcome(200)] * 50)  # the gateway has not seen it yet
+    unseen = counters.read(starts.cursor)
+    assert unseen.torn
+    pods.answered("m_v2-1", Outcome(200))
+    back = counters.read(unseen.cursor)
+    assert (back.candidate.requests, back.torn) == (1, True)  # that time was not whole yet
+
+    pods.answered("m_v1-0", Outcome(200))
+    pods.answered("m_v2-1", Outcome(200))
+    whole = counters.read(back.cursor)
+    assert (whole.candidate.requests, whole.stable.requests, whole.torn) == (1, 1, False)
+
+
+def test_a_split_that_reaches_nobody_is_told_as_long_as_there_are_pods(pods: Pods) -> None:
+    counters = pods.counters()
+    cursor = counters.read(None).cursor
+    pods.answered("m_v1-0", *[Outcome(200)] * 50)
+    read = counters.read(cursor)
+    assert (read.candidate.requests, read.stable.requests, read.torn) == (0, 50, False)
+
+
+def test_one_of_several_that_goes_tears_one_reading(pods: Pods) -> None:
+    counters = pods.counters()
+    cursor = counters.read(None).cursor
+    del pods.pods["m_v1-1"]
+    torn = counters.read(cursor)
+    assert torn.torn
+    assert not counters.read(torn.cursor).torn
+
+
 def test_one_silent_pod_makes_all_of_it_no_evidence(pods: Pods) -> None:
     cursor = pods.counters().read(None).cursor
     pods.answered("m_v1-0", Outcome(200))

@@ -188,13 +188,25 @@ class Told:
         pass
 
 
-@pytest.mark.parametrize("met", [True, False])
-def test_a_cursor_that_proves_nothing_is_kept_if_it_knows_more_processes(
-    tmp_path: Path, met: bool
+NONE = (NO_REQUESTS, NO_REQUESTS)
+SOME = dataclasses.replace(NO_REQUESTS, requests=7, draws=7)
+
+
+@pytest.mark.parametrize(
+    ("reading", "size", "kept"),
+    [
+        pytest.param(Reading(NO_REQUESTS, NO_REQUESTS, NONE, "second"), 0, False, id="nothing"),
+        # else those that were not ready when the step began would never count
+        pytest.param(
+            Reading(NO_REQUESTS, NO_REQUESTS, NONE, "second", met=True), 0, True, id="met"
+        ),
+        pytest.param(Reading(SOME, NO_REQUESTS, NONE, "second"), 7, True, id="requests"),
+        pytest.param(Reading(SOME, NO_REQUESTS, NONE, "second", torn=True), 0, True, id="torn"),
+    ],
+)
+def test_what_is_read_is_evidence_or_at_least_where_it_goes_on(
+    tmp_path: Path, reading: Reading, size: int, kept: bool
 ) -> None:
-    """Else those that were not ready when the step began would never count."""
-    nothing = (NO_REQUESTS, NO_REQUESTS)
-    reading = Reading(*nothing, nothing, "second", met=met)
     cluster, routed = SqliteCluster(tmp_path / "cluster.db"), {"m-v2": 50, "m-v1": 50}
     doors = GatewayDoors("http://127.0.0.1:1")
     place = Place(
@@ -208,4 +220,4 @@ def test_a_cursor_that_proves_nothing_is_kept_if_it_knows_more_processes(
         cursors={LIVE: "first"},
     )
     batch = world.evidence(record, Seen(now=1000.0, routed=routed))
-    assert (batch.size, batch.cursors) == (0, {LIVE: "second"} if met else {})
+    assert (batch.size, batch.cursors) == (size, {LIVE: "second"} if kept else {})
