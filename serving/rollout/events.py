@@ -212,6 +212,7 @@ def _plain(batch: Batch) -> dict[str, Any]:
         },
         "arms": [_plain_arm(arm) for arm in (batch.candidate, batch.stable, *batch.control)],
         "cursors": dict(batch.cursors),
+        **({"torn": True} if batch.torn else {}),
     }
 
 
@@ -238,6 +239,7 @@ def _batch(body: Mapping[str, Any]) -> Batch:
         stable=stable,
         control=(one, other),
         cursors=body["cursors"],
+        torn=body.get("torn", False),
     )
 
 

@@ -109,6 +109,10 @@ class Batch:
     cursors: Mapping[str, str] = field(default_factory=dict)
     """Source → how far it was read; committed together with what the batch proves."""
 
+    torn: bool = False
+    """Whether a version lost a process meanwhile, or had none: what was counted then proves
+    nothing, and nobody watched."""
+
     @property
     def size(self) -> int:
         """Observations of the candidate: pairs, and live requests."""

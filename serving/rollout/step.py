@@ -33,12 +33,14 @@ def step(record: Record, batch: Batch, seen: Seen, judge: Judge) -> Step:
         judge: The policy's tests.
     """
     if batch.size or batch.cursors:
-        evidence = judge.add(record.evidence, batch, record.weight)
+        counts = not batch.torn
         record = replace(
             record,
-            evidence=evidence,
+            evidence=judge.add(record.evidence, batch, record.weight)
+            if counts
+            else record.evidence,
             cursors={**(record.cursors or {}), **batch.cursors},
-            evidence_at=seen.now if batch.size else record.evidence_at,
+            evidence_at=seen.now if counts and batch.size else record.evidence_at,
             arrived=record.arrived + batch.candidate.requests + batch.stable.requests,
         )
     record = _settled(record, batch, seen)
@@ -54,6 +56,8 @@ def _settled(record: Record, batch: Batch, seen: Seen) -> Record:
     """Note since when users meet the weight, and until when they were watched at it."""
     if record.settled_at == NOT_KEPT:
         return record
+    if batch.torn:
+        return replace(record, settled_at=0.0)  # to be watched anew
     read = LIVE in batch.cursors
     in_force = (seen.routed or {}).get(record.candidate) == record.weight
     begins = in_force and (read or record.phase == "soak") and record.settled_at == 0

@@ -154,15 +154,15 @@ class ObservedWorld:
             self._counters[versions] = self._place.counters(record.candidate, record.stable)
         before = (record.cursors or {}).get(LIVE)
         read = self._counters[versions].read(before)
-        if read.torn:
-            return Batch(cursors={LIVE: read.cursor})
-        if before is not None and not read.met and not _anything(read.candidate, read.stable):
+        known = read.met or read.torn
+        if before is not None and not known and not _anything(read.candidate, read.stable):
             return Batch()
         return Batch(
             candidate=read.candidate,
             stable=read.stable,
             control=read.control,
             cursors={LIVE: read.cursor},
+            torn=read.torn,
         )
 
     def _warmed(self, record: Record) -> bool:

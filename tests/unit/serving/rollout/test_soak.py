@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from penstock.core.spec import Rollout
+from serving.rollout import events
 from serving.rollout.decide import Hold, Resume, Seen, Shift, Stay
-from serving.rollout.evidence import Batch
+from serving.rollout.evidence import Arm, Batch
 from serving.rollout.judge import Judge
 from serving.rollout.record import NOT_KEPT, Phase, Record, first_record
 from serving.rollout.step import LIVE, Step, step
@@ -49,6 +50,23 @@ def test_a_source_that_is_down_does_not_watch() -> None:
         made = _look(made.record, after_s, Batch())
         assert made.action == Stay("50 % watched for 0 of 5 s")
     assert isinstance(_look(made.record, 61, READ).action, Shift)
+
+
+def test_what_was_torn_proves_nothing_and_the_watch_begins_anew() -> None:
+    few, many = Arm(3, 0, draws=3), Arm(200, 0, draws=200)
+    made = _look(_in("ramp", 50), 1, READ)
+    made = _look(made.record, 5, replace(READ, candidate=few, stable=few))
+    before = made.record
+    torn = replace(READ, stable=many, torn=True)
+    made = _look(before, 6, torn)
+    assert made.action == Stay("50 % watched for 0 of 5 s")
+    assert made.record.evidence.requests == before.evidence.requests == 3
+    assert made.verdict.split < 1, "nobody is blamed for the split"
+    assert (made.record.evidence_at, made.record.arrived) == (before.evidence_at, 206)
+    made = _look(made.record, 10, READ)
+    assert made.action == Stay("50 % watched for 0 of 5 s")
+    assert isinstance(_look(made.record, 15, READ).action, Shift)
+    assert events._batch(events._plain(torn)).torn
 
 
 def test_one_that_never_answers_ends_in_time() -> None:

@@ -201,7 +201,7 @@ SOME = dataclasses.replace(NO_REQUESTS, requests=7, draws=7)
             Reading(NO_REQUESTS, NO_REQUESTS, NONE, "second", met=True), 0, True, id="met"
         ),
         pytest.param(Reading(SOME, NO_REQUESTS, NONE, "second"), 7, True, id="requests"),
-        pytest.param(Reading(SOME, NO_REQUESTS, NONE, "second", torn=True), 0, True, id="torn"),
+        pytest.param(Reading(SOME, NO_REQUESTS, NONE, "second", torn=True), 7, True, id="torn"),
     ],
 )
 def test_what_is_read_is_evidence_or_at_least_where_it_goes_on(
@@ -221,3 +221,4 @@ def test_what_is_read_is_evidence_or_at_least_where_it_goes_on(
     )
     batch = world.evidence(record, Seen(now=1000.0, routed=routed))
     assert (batch.size, batch.cursors) == (size, {LIVE: "second"} if kept else {})
+    assert batch.torn == reading.torn
