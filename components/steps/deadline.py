@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
@@ -24,7 +25,9 @@ def begin(settings: Settings, deadline_s: float) -> None:
     """
     path = settings.run_dir / _FILE
     if deadline_s > 0 and not path.exists():
-        path.write_text(json.dumps([time.time() + deadline_s, deadline_s]))
+        scratch = path.with_name(f".{_FILE}.{os.getpid()}")
+        scratch.write_text(json.dumps([time.time() + deadline_s, deadline_s]))
+        scratch.replace(path)  # a task that is killed leaves none or a whole one
 
 
 def end(settings: Settings) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from penstock.core.hardware import ACCELERATORS
 from penstock.core.spec import ModelSpec
+from serving.gpus.ask import ask
+from serving.gpus.offers import NVIDIA
 
 _GIB = 1 << 30
-_NVIDIA = "nvidia.com/gpu"
 _BASE_GIB = 4
 """Of Python, torch and data; measured starts take 1 to 2."""
 
@@ -44,6 +44,6 @@ def needs(spec: ModelSpec, size_bytes: int) -> Needs:
     memory = f"{_BASE_GIB + math.ceil(max(_TIMES, trained) * size_bytes / _GIB)}Gi"
     # a TrainJob's own pods have their devices
     alone = spec.hardware.accelerator != "cpu" and spec.training.distributed is None
-    device = f"{ACCELERATORS[spec.hardware.accelerator].vendor}.com/gpu" if alone else _NVIDIA
+    device = ask(spec.hardware).tolerated or NVIDIA
     toleration = {"key": device, "operator": "Exists", "effect": "NoSchedule"}
     return Needs(memory, "1" if alone else "0", device, toleration)

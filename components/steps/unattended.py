@@ -15,7 +15,6 @@ from penstock.core.settings import Settings
 from serving import controller as acting
 from serving import lease
 from serving.manifests import service_name, version_of
-from serving.rollout.record import Record
 from serving.targets.choose import target_of
 from serving.targets.target import Target
 
@@ -54,8 +53,9 @@ def settle(env: Mapping[str, str], spec: str, within_s: float = 120.0) -> bool:
 def _settle(settings: Settings, env: Mapping[str, str], spec: str, service: str) -> bool:
     model = spec_of(spec)
     target = target_of(settings, model.target)
-    record = _open(target, model.name, service)
-    if record is None or _kept(target, model.name, f"run-{settings.run_id}"):
+    if not _goes_on(target, model.name, service) or _kept(
+        target, model.name, f"run-{settings.run_id}"
+    ):
         return False
     with suppress(_Abandoned), step("rollout", env) as context:
         acting.command(target.cluster, target.log, model.name, "abandon", target.traffic)
@@ -86,11 +86,11 @@ def _candidate(settings: Settings, spec: str) -> str:
     return ""
 
 
-def _open(target: Target, name: str, service: str) -> Record | None:
-    """Return the record of a rollout that is not over."""
+def _goes_on(target: Target, name: str, service: str) -> bool:
+    """Return whether the rollout of this candidate is not over."""
     obj = target.cluster.get(target.traffic.carrier, name)
     record = acting.record_of(obj) if obj is not None else None
-    return record if record and not record.over and record.candidate == service else None
+    return record is not None and not record.over and record.candidate == service
 
 
 def _kept(target: Target, name: str, mine: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from penstock.core.hardware import ACCELERATORS
-from penstock.core.spec import Hardware
+from penstock.core.replica import Hardware
 from serving.cluster import Object
 from serving.gpus.offers import AMD, NVIDIA, SHARED, STRATEGY, Offer, suitable
 

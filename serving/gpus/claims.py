@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 
 from penstock.core.hardware import ACCELERATORS
-from penstock.core.spec import Hardware
+from penstock.core.replica import Hardware
 from serving.cluster import Object
 from serving.gpus.offers import is_product
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from penstock.core.spec import Hardware
+from penstock.core.replica import Hardware
 from serving.cluster import Object
 from serving.gpus import claims
 from serving.gpus.ask import Ask, ask

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from penstock.core.hardware import ACCELERATORS
-from penstock.core.spec import Hardware
+from penstock.core.replica import Hardware
 from serving.cluster import Object
 
 NVIDIA, AMD = "nvidia.com/gpu", "amd.com/gpu"

@@ -12,8 +12,9 @@ import httpx
 from penstock.core.checks import refuse
 from penstock.core.errors import ConfigurationError
 from penstock.core.manifest import Manifest
+from penstock.core.replica import MOST_NODES
 from penstock.core.settings import Settings
-from penstock.core.spec import MOST_NODES, KServe, ModelSpec, Rollout
+from penstock.core.spec import KServe, ModelSpec, Rollout
 from serving import kube
 from serving.cluster import Object
 from serving.controller import record_of

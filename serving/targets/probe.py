@@ -12,7 +12,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from penstock.core.spec import Hardware, KServe
+from penstock.core.replica import Hardware
+from penstock.core.spec import KServe
 from serving.cluster import Kind, Object
 from serving.gpus import claims
 from serving.gpus.devices import Devices, with_claims

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from penstock.core.spec import Hardware
+from penstock.core.replica import Hardware
 from serving.cluster import Object
 
 NVIDIA, AMD = "nvidia.com/gpu", "amd.com/gpu"

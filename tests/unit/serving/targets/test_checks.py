@@ -9,7 +9,8 @@ import pytest
 
 from penstock.core.checks import Check, refuse
 from penstock.core.errors import ConfigurationError
-from penstock.core.spec import Hardware, KServe, ModelSpec, Rollout
+from penstock.core.replica import Hardware
+from penstock.core.spec import KServe, ModelSpec, Rollout
 from serving.cluster import Kind
 from serving.gpus.offers import Offer
 from serving.kserve.facts import Gateway, Storage
