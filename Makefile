@@ -102,6 +102,7 @@ golden: setup ## regenerate what golden tests compare: read the diff before you 
 	@$(BIN)/python -m tests.unit.serving.kserve.objects
 	@$(BIN)/python -m tests.unit.serving.sizing.table
 	@$(BIN)/python -m tests.unit.components.training.jobs
+	@$(BIN)/python -m tests.unit.serving.runtimes.objects
 	@$(BIN)/python -m tests.unit.deploy.chart
 	@$(BIN)/python -c "from registry.passport import schema_text; import sys; sys.stdout.write(schema_text())" > docs/reference/passport.schema.json
 

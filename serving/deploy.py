@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -13,7 +13,7 @@ from penstock.core.errors import ConfigurationError, Conflict, NotReady
 from penstock.core.spec import ModelSpec
 from serving import controller as acting
 from serving.cluster import Cluster, Object
-from serving.manifests import NAME, Release, ready, scaled, service_name
+from serving.manifests import NAME, Release, ready, replicas_of, scaled, service_name
 from serving.rollout.loan import Loan
 from serving.traffic import Traffic
 
@@ -69,14 +69,25 @@ def propose(
         loan: With how many replicas it starts, if devices are short.
     """
     service = service_name(spec.name, release.version)
+    _complete(cluster, traffic.claims(spec))
     made = cluster.get(traffic.served, service)
     if made is None:
         whole = traffic.version(spec, release)
         made = cluster.create(whole if loan is None else scaled(whole, loan.starts))
-    for each in traffic.beside(spec, made):
+    _complete(cluster, traffic.budgets(made, spec.replicas))
+    return service
+
+
+def bring_back(cluster: Cluster, traffic: Traffic, snapshot: Object) -> None:
+    """Create a version anew from what was kept of it when another took over."""
+    made = cluster.create(snapshot)
+    _complete(cluster, traffic.budgets(made, replicas_of(snapshot)))
+
+
+def _complete(cluster: Cluster, objects: Iterable[Object]) -> None:
+    for each in objects:
         if cluster.get(each["kind"], each["metadata"]["name"]) is None:
             cluster.create(each)
-    return service
 
 
 def rehearse(
@@ -160,7 +171,7 @@ def revert(site: Site, name: str, timeout_s: float) -> Deployed:
     if service == left:
         return Deployed(service, 0.0, {service: 100}, ())
     if cluster.get(traffic.served, service) is None:
-        cluster.create(before)
+        bring_back(cluster, traffic, before)
     try:
         ready_s = _until_ready(site, service, timeout_s)
     except NotReady:

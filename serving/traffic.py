@@ -51,13 +51,17 @@ class Traffic(Protocol):
         """Return the object that serves one version; it never changes once created."""
         ...
 
-    def beside(self, spec: ModelSpec, version: Object) -> list[Object]:
-        """Return what a version needs beside its object, once that is stored.
+    def budgets(self, version: Object, replicas: int) -> list[Object]:
+        """Return what keeps a version's pods from being taken away together; it goes with it.
 
         Args:
-            spec: What is served.
             version: Its object, as it was read.
+            replicas: That it has when it borrows and lends none.
         """
+        ...
+
+    def claims(self, spec: ModelSpec) -> list[Object]:
+        """Return what the pods of every version of a spec refer to; it stays."""
         ...
 
     def content(self, obj: Object) -> str:
@@ -99,8 +103,12 @@ class LocalTraffic:
         """Return the InferenceService of one version."""
         return inference_service(spec, release)
 
-    def beside(self, spec: ModelSpec, version: Object) -> list[Object]:  # noqa: ARG002
-        """Return nothing: processes need their object only."""
+    def budgets(self, version: Object, replicas: int) -> list[Object]:  # noqa: ARG002
+        """Return nothing: nobody empties this machine."""
+        return []
+
+    def claims(self, spec: ModelSpec) -> list[Object]:  # noqa: ARG002
+        """Return nothing: processes have no devices."""
         return []
 
     def content(self, obj: Object) -> str:

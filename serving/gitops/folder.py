@@ -35,6 +35,10 @@ _NO_FILE = ("Lease",)
 _CARRIERS = ("HTTPRoute", "VirtualService")
 """Kinds of what carries weights, and so a rollout's record; a name has one of them."""
 
+_VERSIONS = ("InferenceService", "LLMInferenceService")
+_GO_WITH_VERSIONS = ("PodDisruptionBudget",)
+"""Kinds of what a server removes with the version of the same name, which owns it."""
+
 _Key = tuple[str, str]
 
 
@@ -118,18 +122,23 @@ class FolderCluster:
         name: str,
         *,
         read: Object | None = None,
-        foreground: bool = False,  # noqa: ARG002 -- nothing here owns anything
+        foreground: bool = False,  # noqa: ARG002 -- all is gone at once
     ) -> None:
-        """Remove the file; removing what is not there does nothing. See `Cluster.delete`."""
+        """Remove the file, and what goes with it; what is not there does no harm.
+
+        See `Cluster.delete`.
+        """
         with self._seen():
             if (kind, name) not in self._objects:
                 return
             if read is not None:
                 self._current(read)
-            (self.folder / manifest.file_of(kind, name)).unlink(missing_ok=True)
             if kind in _CARRIERS:
                 self._record(name).unlink(missing_ok=True)
-            self._forget((kind, name))
+            owned = [(kind_, name) for kind_ in _GO_WITH_VERSIONS if kind in _VERSIONS]
+            for key in [(kind, name), *(key for key in owned if key in self._objects)]:
+                (self.folder / manifest.file_of(*key)).unlink(missing_ok=True)
+                self._forget(key)
             self._list_files()
 
     def watch(self, kind: Kind, *, timeout_s: float) -> Iterator[Object]:

@@ -10,7 +10,7 @@ from penstock.core.errors import ConfigurationError
 from penstock.core.spec import ModelSpec
 from serving import controller as acting
 from serving.cluster import Cluster, Object
-from serving.deploy import propose
+from serving.deploy import bring_back, propose
 from serving.gitops.manifest import stated
 from serving.manifests import NAME, Release
 from serving.traffic import Traffic
@@ -53,7 +53,7 @@ def take_up(cluster: Cluster, there: Cluster, traffic: Traffic, name: str) -> No
     for service in traffic.weights_of(carrier):
         version = there.get(traffic.served, service)
         if version is not None and cluster.get(traffic.served, service) is None:
-            cluster.create(stated(version))
+            bring_back(cluster, traffic, stated(version))
     cluster.create(stated(carrier))
 
 
@@ -93,7 +93,7 @@ def revert(cluster: Cluster, traffic: Traffic, name: str, told: Told) -> tuple[s
     if weights == {old: 100}:
         return old, _tidied(cluster, traffic, name, old, told)
     if cluster.get(traffic.served, old) is None:
-        cluster.create(before)
+        bring_back(cluster, traffic, before)
         return old, f"{old} is served again, without traffic"
     if not told.ready.get(old):
         return old, ""

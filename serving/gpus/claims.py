@@ -51,6 +51,11 @@ def template(hardware: Hardware) -> Object:
     }
 
 
+def templates(hardware: Hardware) -> list[Object]:
+    """Return what pods with this hardware refer to: nothing where a plugin hands devices out."""
+    return [template(hardware)] if hardware.claim == "dra" else []
+
+
 def of_pod(hardware: Hardware) -> Object:
     """Return the fields of the pod that make a claim from the template."""
     name = template(hardware)["metadata"]["name"]

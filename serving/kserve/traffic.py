@@ -47,9 +47,13 @@ class RouteTraffic:
         """Return the InferenceService of one version."""
         return inference_service(spec, release, self.facts, release.manifest)
 
-    def beside(self, spec: ModelSpec, version: Object) -> list[Object]:
-        """Return its PodDisruptionBudget, and the template of its pods' claims."""
-        return beside(spec, version)
+    def budgets(self, version: Object, replicas: int) -> list[Object]:
+        """Return its PodDisruptionBudget."""
+        return budgets.of(version, replicas)
+
+    def claims(self, spec: ModelSpec) -> list[Object]:
+        """Return the template of its pods' claims."""
+        return claims.templates(spec.hardware)
 
     def content(self, obj: Object) -> str:
         """Return a digest of all but the replicas, which a version may lend for a while."""
@@ -115,9 +119,13 @@ class LlmTraffic:
             spec, release, 0, self.facts, release.manifest
         )
 
-    def beside(self, spec: ModelSpec, version: Object) -> list[Object]:
+    def budgets(self, version: Object, replicas: int) -> list[Object]:
         """Return its PodDisruptionBudget."""
-        return beside(spec, version)
+        return budgets.of(version, replicas)
+
+    def claims(self, spec: ModelSpec) -> list[Object]:
+        """Return the template of its pods' claims."""
+        return claims.templates(spec.hardware)
 
     def content(self, obj: Object) -> str:
         """Return a digest of all but share and replicas."""
@@ -146,14 +154,6 @@ def _give(cluster: Cluster, service: str, weight: int) -> None:
         except Conflict:
             continue  # its controller wrote meanwhile
         return
-
-
-def beside(spec: ModelSpec, version: Object) -> list[Object]:
-    """Return what a version needs beside its object: one budget if it has replicas, one claim."""
-    found = [budgets.budget(version, spec.replicas)]
-    if spec.hardware.claim == "dra":
-        found.append(claims.template(spec.hardware))
-    return [each for each in found if each is not None]
 
 
 def _digest(spec: Object) -> str:

@@ -206,13 +206,15 @@ HUGGINGFACE = Runtime(
     series=SERIES,
     series_source="vLLM 0.24.0, vllm/v1/metrics/loggers.py; KServe v0.20.0, "
     "python/kserve/kserve/metrics.py, read 2026-11-28",
-    env=_QUIET,
+    # kserve/protocol/rest/openai/endpoints.py: OpenAI's routes are below /openai otherwise, where
+    # nobody asks who is led here from another engine
+    env={**_QUIET, "KSERVE_OPENAI_ROUTE_PREFIX": ""},
     name_option="--model_name",
     server_type="huggingfaceserver",  # KServe adds -gpu to the tag where devices are asked for
     structured=_GRAMMARS,
     multi_node="KServe's runtime kserve-huggingfaceserver-multinode (Ray); not written by Penstock",
     note="ignores options it does not know, and splits the model over every device it sees; on a "
-    "CPU it shows no signal; OpenAI's routes are below /openai",
+    "CPU it shows no signal; its /v1/models is KServe's, not OpenAI's",
 )
 
 _REPOSITORY = "/tmp/repository"  # noqa: S108 - of a container of its own

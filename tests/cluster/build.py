@@ -82,6 +82,7 @@ BINARIES = (
     ),
     Binary("kserve-manager", "kserve", "github.com/kserve/kserve/cmd/manager"),
     Binary("kserve-llmisvc", "kserve", "github.com/kserve/kserve/cmd/llmisvc"),
+    Binary("lws-manager", "kserve", "sigs.k8s.io/lws/cmd"),
     Binary("envoy-gateway", "envoy-gateway", "github.com/envoyproxy/gateway/cmd/envoy-gateway"),
     Binary("coredns", "coredns"),
     Binary("fake-gpu", "fake-gpu"),

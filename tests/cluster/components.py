@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.cluster.places import API_PORT, NODE, NODE_IP, SERVICES, Place
 
 KSERVE_PORT = 9443
 LLMISVC_PORT = 9444
+LWS_PORT = 9445
 KSERVE_HEALTH = "http://127.0.0.1:18081/readyz"
 LLMISVC_HEALTH = "http://127.0.0.1:18083/readyz"
+LWS_HEALTH = "http://127.0.0.1:18085/readyz"
 ENVOY_GATEWAY_HEALTH = "http://127.0.0.1:8081/readyz"
 _ETCD = "http://127.0.0.1:2379"
 
@@ -121,9 +123,19 @@ def node(place: Place) -> list[Component]:
 
 
 def kserve(place: Place) -> list[Component]:
-    """Return KServe's managers; each takes its webhook certificate from its temporary folder."""
+    """Return KServe's managers and the one of LeaderWorkerSets, which one of KServe's makes.
+
+    Each takes its webhook certificate from its temporary folder.
+    """
+    lws = _component(
+        "lws-manager", "lws-manager",
+        config=place.config / "lws.yaml",
+        kubeconfig=place.kubeconfig,
+        metrics_bind_address="0",
+    )  # fmt: skip
     return [
-        Component(
+        replace(lws, environment={"TMPDIR": str(place.run / "lws-manager")}),
+        *(Component(
             name,
             (name, f"--kubeconfig={place.kubeconfig}", f"--metrics-addr=127.0.0.1:{metrics}",
              f"--health-probe-addr=127.0.0.1:{metrics + 1}", f"--webhook-port={port}", *more),
@@ -132,7 +144,7 @@ def kserve(place: Place) -> list[Component]:
         for name, metrics, port, more in (
             ("kserve-manager", 18080, KSERVE_PORT, ()),
             ("kserve-llmisvc", 18082, LLMISVC_PORT, ("--metrics-secure=false",)),
-        )
+        )),
     ]  # fmt: skip
 
 

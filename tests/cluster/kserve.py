@@ -14,7 +14,7 @@ import httpx
 import yaml
 
 from tests.cluster.build import GO, module_folder
-from tests.cluster.components import KSERVE_PORT, LLMISVC_PORT
+from tests.cluster.components import KSERVE_PORT, LLMISVC_PORT, LWS_PORT
 from tests.cluster.kept import used
 from tests.cluster.places import API_PORT, NODE_IP, Place, cache
 
@@ -59,10 +59,11 @@ def define(place: Place) -> int:
 
 def _render(kubectl: Path) -> dict[str, list[Object]]:
     kserve = module_folder("github.com/kserve/kserve", module="kserve")
+    lws = module_folder("sigs.k8s.io/lws", module="kserve")
 
-    def built(folder: str) -> list[Object]:
+    def built(folder: str, of: Path = kserve) -> list[Object]:
         text = subprocess.run(
-            [str(kubectl), "kustomize", str(kserve / "config" / folder)],
+            [str(kubectl), "kustomize", str(of / "config" / folder)],
             check=True, capture_output=True, text=True,
         ).stdout  # fmt: skip
         return _load(text)
@@ -71,7 +72,7 @@ def _render(kubectl: Path) -> dict[str, list[Object]]:
         module_folder("sigs.k8s.io/gateway-api", module="kserve") / "config/crd/standard",
         module_folder("sigs.k8s.io/gateway-api-inference-extension", module="kserve")
         / "config/crd/bases",
-        module_folder("sigs.k8s.io/lws", module="kserve") / "config/crd/bases",
+        lws / "config/crd/bases",
         module_folder("github.com/envoyproxy/gateway", module="envoy-gateway")
         / "charts/gateway-helm/charts/crds/crds/generated",
     ]
@@ -83,6 +84,7 @@ def _render(kubectl: Path) -> dict[str, list[Object]]:
     webhooks = [
         *(_local(item, KSERVE_PORT) for item in built("webhook")),
         *(_local(item, LLMISVC_PORT) for item in built("webhook/llmisvc")),
+        *(_local(item, LWS_PORT) for item in built("webhook", lws)),
     ]
     return {
         "definitions.json": [

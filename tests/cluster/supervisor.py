@@ -104,7 +104,7 @@ class Supervisor:
         self._wait("KServe's settings", lambda: self._apply("settings.json"))
         self._start(*components.kserve(self._place))
         self._wait("the node's objects", lambda: self._apply(self._place.config / "node.yaml"))
-        for url in (components.KSERVE_HEALTH, components.LLMISVC_HEALTH):
+        for url in components.KSERVE_HEALTH, components.LLMISVC_HEALTH, components.LWS_HEALTH:
             self._wait(url, lambda url=url: _answers(url))  # type: ignore[misc]
         self._apply("webhooks.json")
         self._wait("KServe's webhooks", lambda: self._apply("presets.json"))

@@ -5,10 +5,11 @@ The names and labels are written here from the engines' sources, not from what w
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -162,6 +163,8 @@ class Stub:
 
     text: str
     json: frozenset[str] = field(default_factory=frozenset)
+    names_matter: bool = True
+    """Whether it refuses a model that is not called so."""
 
 
 def _stub(ready: str, alive: str, metrics: str, text: str, json: str = "") -> Stub:
@@ -189,34 +192,63 @@ STUBS = {
     # python/kserve/kserve/protocol/rest
     "huggingface": _stub("/v2/health/ready", "/v2/health/live", "/metrics", _VLLM),
     # router/src/server.rs
-    "tgi": _stub("/health /v1/models", "", "/metrics", _TGI),
+    "tgi": replace(_stub("/health /v1/models", "", "/metrics", _TGI), names_matter=False),
 }
+
+
+Names = Callable[[], set[str]]
+"""What clients may call the model; empty while it is loaded."""
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers as a stub; nobody gets what a model would say before there is one."""
+
+    stub: Stub
+    names: Names
+
+    def do_GET(self) -> None:
+        stub = self.stub
+        if self.path == stub.metrics:
+            self._say(200, stub.text + "\n")
+        elif self.path in stub.json:
+            self._say(200, "[]")
+        elif self.path in stub.ready - stub.alive:
+            self._say(200 if self.names() else 503, "ok")
+        else:
+            self._say(200 if self.path in stub.alive else 404, "ok")
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        name = asked["model"]
+        if self.path != "/v1/chat/completions":
+            return self._say(404, f"no such path: {self.path}")
+        if name not in self.names() and self.stub.names_matter:
+            return self._say(404, f"no model {name!r}")
+        message = {"role": "assistant", "content": "seven"}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        used = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+        return self._say(200, json.dumps({"model": name, "choices": [choice], "usage": used}))
+
+    def _say(self, code: int, text: str) -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def answers(stub: Stub, names: Names) -> type[Answers]:
+    """Return what an HTTP server answers with as a stub."""
+    return type("AnswersOfOne", (Answers,), {"stub": stub, "names": staticmethod(names)})
 
 
 @contextmanager
 def served(stub: Stub, *, loaded: bool = True) -> Iterator[str]:
     """Serve a stub; yields its URL."""
-
-    class Answers(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            text = "ok"
-            if self.path == stub.metrics:
-                code, text = 200, stub.text + "\n"
-            elif self.path in stub.json:
-                code, text = 200, "[]"
-            elif self.path in stub.alive:
-                code = 200
-            else:
-                code = (200 if loaded else 503) if self.path in stub.ready else 404
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+    handler = answers(stub, lambda: {"chat"} if loaded else set())
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -12,7 +12,7 @@ from penstock.core.errors import ConfigurationError, Conflict
 from penstock.core.spec import Rollout
 from serving import controller as acting
 from serving.cluster import Object
-from serving.deploy import propose
+from serving.deploy import bring_back, propose
 from serving.gitops import manifest
 from serving.gitops.folder import FolderCluster
 from serving.gitops.steps import first
@@ -160,6 +160,32 @@ def test_a_removed_object_leaves_no_file(tmp_path: Path) -> None:
         "kustomization.yaml",
         "rollouts/chat.jsonl",
     }
+
+
+def test_a_version_with_replicas_has_a_budget_that_goes_with_it(tmp_path: Path) -> None:
+    two = spec().model_copy(update={"replicas": 2})
+    for version in (1, 2):
+        propose(FolderCluster(tmp_path, "models"), two, release(version), TRAFFIC)
+    written = yaml.safe_load(files(tmp_path)["poddisruptionbudget-chat-v1.yaml"])
+    assert "ownerReferences" not in written["metadata"]
+    assert written["spec"]["selector"]["matchLabels"].items() <= (
+        FolderCluster(tmp_path).list("InferenceService")[0]["metadata"]["labels"].items()
+    )
+    before = files(tmp_path)
+    propose(FolderCluster(tmp_path), two, release(1), TRAFFIC)
+    assert files(tmp_path) == before
+    FolderCluster(tmp_path).delete("InferenceService", "chat-v1")
+    assert set(files(tmp_path)) == {
+        "inferenceservice-chat-v2.yaml",
+        "kustomization.yaml",
+        "poddisruptionbudget-chat-v2.yaml",
+    }
+    cluster = FolderCluster(tmp_path, "models")
+    (left,) = cluster.list("InferenceService")
+    kept, before = json.loads(acting.snapshot(left)), files(tmp_path)
+    cluster.delete("InferenceService", "chat-v2")
+    bring_back(cluster, TRAFFIC, kept)
+    assert files(tmp_path) == before
 
 
 def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:

@@ -136,8 +136,7 @@ def beside() -> dict[str, Object]:
     """Return the golden objects that are no CRD's, by the name of their file."""
     version = {**on({}, replicas=2)}
     version["metadata"] = {**version["metadata"], "uid": "0d5e", **STORED}
-    budget = budgets.budget(version, 2)
-    assert budget is not None
+    (budget,) = budgets.of(version, 2)
     made = {"budget": budget, "claim": claims.template(spec(hardware=DRA).hardware)}
     mig = spec(hardware={"accelerator": "nvidia-a100-40gb", "mig": "1g.5gb", "claim": "dra"})
     return {**made, "claim-mig": claims.template(mig.hardware)}

@@ -26,17 +26,15 @@ RELEASE = Release(2, f"s3://bucket/models/{ROOT.hex}", ROOT)
 BOTH = {"m-v1": 75, "m-v2": 25}
 
 
-@pytest.mark.parametrize(("replicas", "stored"), [(1, STORED), (2, STORED), (2, {})])
-def test_replicas_that_a_server_keeps_have_a_budget(replicas: int, stored: Any) -> None:
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_replicas_have_a_budget_that_their_version_owns(replicas: int) -> None:
     both: list[Traffic] = [RouteTraffic(FACTS), LlmTraffic(FACTS)]
     for traffic in both:
         spec = SPEC.model_copy(update={"replicas": replicas})
         version = scaled(traffic.version(spec, RELEASE), 1)  # it may begin with fewer
-        version["metadata"] |= {"uid": "0d5e", **stored}
-        found = traffic.beside(spec, version)
-        assert [each["kind"] for each in found] == (
-            ["PodDisruptionBudget"] if replicas > 1 and stored else []
-        )
+        version["metadata"] |= {"uid": "0d5e", **STORED}
+        found = traffic.budgets(version, replicas)
+        assert [each["kind"] for each in found] == ["PodDisruptionBudget"] * (replicas - 1)
         if found:
             (owner,) = found[0]["metadata"]["ownerReferences"]
             assert (owner["kind"], owner["uid"]) == (traffic.served, "0d5e")

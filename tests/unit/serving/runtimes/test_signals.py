@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import httpx
 import pytest
 
 from serving.kserve.facts import Facts
 from serving.kserve.serving_runtimes import serving_runtime
 from serving.runtimes.catalog import RUNTIMES
-from serving.runtimes.signals import HISTOGRAMS, SIGNALS, Series, read
+from serving.runtimes.signals import SIGNALS, Series, read
 from serving.sources.counters import Sample
 from serving.sources.pods import samples_of
 from tests.fakes.engine_stubs import STUBS, served
-
-VALUES = {
-    "queued": 4,
-    "running": 9,
-    "kv_used": 0.25,
-    "requests": 7,
-    "prompt_tokens": 700,
-    "answer_tokens": 90,
-}
-LATE = {0.5: 3.0, 1.0: 6.0, math.inf: 7.0}
-UNTOLD = {
-    "tgi": {"kv_used", "ttft"},
-    "triton-engine": {"prompt_tokens", "answer_tokens", "tpot", "queue_time"},
-}
-"""What an engine does not show at all."""
+from tests.unit.serving.runtimes.shown import as_shown
 
 
 def test_every_engine_that_is_not_ours_has_a_stub() -> None:
@@ -53,14 +37,7 @@ def test_metrics_say_the_same_in_every_engine(key: str) -> None:
     runtime = RUNTIMES[key]
     with served(STUBS[key]) as url:
         text = httpx.get(url + runtime.metrics).text
-    seen = read(runtime.series, samples_of(text, key))
-    there = SIGNALS.keys() - UNTOLD.get(key, set())
-    assert set(runtime.series) == there
-    told = {**VALUES, "requests": 9} if key == "tgi" else VALUES  # failed ones among them
-    assert seen.values == {name: told[name] for name in told if name in there}
-    assert seen.buckets.keys() == HISTOGRAMS & there
-    for buckets in seen.buckets.values():
-        assert buckets == LATE
+    as_shown(key, text)
 
 
 def test_the_cpu_engine_shows_what_is_looked_for() -> None:
