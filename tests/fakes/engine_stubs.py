@@ -224,10 +224,13 @@ class Answers(BaseHTTPRequestHandler):
             return self._say(404, f"no such path: {self.path}")
         if name not in self.names() and self.stub.names_matter:
             return self._say(404, f"no model {name!r}")
+        part = "delta" if asked.get("stream") else "message"
         message = {"role": "assistant", "content": "seven"}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        choice = {"index": 0, part: message, "finish_reason": "stop"}
         used = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
-        return self._say(200, json.dumps({"model": name, "choices": [choice], "usage": used}))
+        text = json.dumps({"model": name, "choices": [choice], "usage": used})
+        streamed = f"data: {text}\n\ndata: [DONE]\n\n"
+        return self._say(200, streamed if part == "delta" else text)
 
     def _say(self, code: int, text: str) -> None:
         self.send_response(code)
