@@ -177,7 +177,7 @@ STUBS = {
     # vllm/entrypoints/serve/instrumentator: it listens once the engine runs
     "vllm": _stub("/health /v1/models /ping", "", "/metrics", f"{_VLLM}\n{_HTTP}"),
     # sglang/srt/entrypoints/http_server.py
-    "sglang": _stub("/health /health_generate /ready", "", "/metrics", _SGLANG),
+    "sglang": _stub("/health /health_generate /ready /v1/models", "", "/metrics", _SGLANG),
     # tensorrt_llm/serve/openai_server.py
     "tensorrt-llm": _stub(
         "/health /health_generate /v1/models", "", "/prometheus/metrics", _TRTLLM, "/metrics"
@@ -190,7 +190,7 @@ STUBS = {
     # Triton's own server; its metrics are on a port of their own
     "triton-engine": _stub("/v2/health/ready", "/v2/health/live", "/metrics", _TRITON_ENGINE),
     # python/kserve/kserve/protocol/rest
-    "huggingface": _stub("/v2/health/ready", "/v2/health/live", "/metrics", _VLLM),
+    "huggingface": _stub("/v2/health/ready", "/v2/health/live /v1/models", "/metrics", _VLLM),
     # router/src/server.rs
     "tgi": replace(_stub("/health /v1/models", "", "/metrics", _TGI), names_matter=False),
 }
