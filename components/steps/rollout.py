@@ -277,7 +277,8 @@ def _drive(context: Context, target: Target, name: str, policy: Rollout, users: 
             record = made.record if made is not None else _recorded(target, name)
             if record.over and (made is None or isinstance(made.action, Stay)):
                 return record
-            unit = f"pairs, {record.evidence.requests} live, {record.phase} {record.weight} %"
+            held = f", held: {record.held}" if record.held else ""
+            unit = f"pairs, {record.evidence.requests} live, {record.phase} {record.weight} %{held}"
             context.progress(record.evidence.pairs, max(1, record.evidence.pairs), unit)
             never.wait(target.look_s)
     finally:

@@ -83,8 +83,27 @@ def resolve(context: Context, spec: str) -> str:
     if here:
         planned = {**planned, "chosen": {**planned.get("chosen", {}), "data": here}}
     body = {"source": str(source), "data": data, "runtime": model.engine_name, **planned}
-    context.detail |= body
+    context.detail |= {**body, "beware": _unprovable(model, data)}
     return as_parameter(json.dumps(body))
+
+
+def _unprovable(model: ModelSpec, data: Mapping[str, Any]) -> str:
+    """Return that a later version would not be proven by these rows; empty: it may be.
+
+    On a laptop requests of users are replayed too, so nothing is refused for it.
+    """
+    from serving.rollout.judge import Judge
+
+    if "evaluate" not in data or not (path := Path(data["evaluate"]["path"])).is_file():
+        return ""
+    rows = sum(1 for line in path.read_text().splitlines() if line.strip())
+    needed, metric = Judge(model.rollout).fewest_pairs()
+    if rows >= needed:
+        return ""
+    return (
+        f"data.evaluate has {rows:,} rows; to prove {metric} of a later version in shadow takes "
+        f"{needed:,}, if it is perfect: more rows, or a wider rollout.metrics.{metric}.reject"
+    )
 
 
 def _servable(context: Context, model: ModelSpec) -> None:

@@ -85,6 +85,7 @@ def _found(step: StepRecord) -> str:  # noqa: C901 - one line per step, read top
         case "resolve":
             plan = found.get("plan", {}).get("told", "")
             told = f"{found['source']}{f': {plan}' if plan else ''}"
+            told += f"\n{'':21}beware: {found['beware']}" if found.get("beware") else ""
         case "pull":
             told = f"{len(found['files'])} files, {found['size_bytes'] / 1e6:.1f} MB"
         case "scan":

@@ -10,6 +10,7 @@ nothing, and accuses nobody.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -210,6 +211,28 @@ class Judge:
             growth = (share * candidate_fine + (1 - share) * bad * stable_bad) / UNIT
             found = max(found, wanted / float(growth.max()))
         return math.ceil(found)
+
+    def fewest_pairs(self) -> tuple[int, str]:
+        """Return how many pairs a proof in shadow takes if the candidate is perfect, and of what.
+
+        Both versions answer alike, and only the stable version is ever slow, as in `fewest`.
+        Nothing and 0 where nothing is to be proven in shadow.
+        """
+        wanted, found = math.log(1 / self.policy.missed), (0, "")
+        for each in self._shadow:
+            margins = self.policy.metrics[each.name]
+            if "shadow" not in margins.prove_in:
+                continue
+            (proof,) = (part for part in each.parts if part.purpose == PROOF_IN_SHADOW)
+            table = self._paired_tables[each.name, proof]
+            better, alike = table[0], table[len(table) // 2]
+            bad = SLOW if margins.kind == "latency" else 0.0
+            growth = ((1 - bad) * alike + bad * better) / UNIT
+            # the mean over the bets grows: no less than the best alone, less what all of them cost
+            most = math.ceil((wanted + math.log(len(BETS))) / float(growth.max()))
+            pairs = bisect_left(range(most), wanted, key=lambda n: log_mean((n * growth).tolist()))
+            found = max(found, (pairs, each.name))
+        return found
 
     def doubt(self, verdict: Verdict) -> str:
         """Return why the comparison itself cannot be trusted; empty when it can."""
