@@ -17,7 +17,7 @@ from penstock.cli.schedule_places import local_place
 from penstock.cli.schedule_tick import folder_of
 from penstock.core.errors import NotReady
 from penstock.core.schedules import Schedule
-from penstock.core.spec import ModelSpec
+from penstock.core.spec import Margins, ModelSpec, Rollout
 from pipelines.schedules.kept import Schedules, Tick
 
 NAME = "skills-each-minute"
@@ -28,6 +28,13 @@ _FINAL = ("promoted", "blocked", "rolled back")
 """Decisions after which the same data brings no other one."""
 
 _LOOK_S = 0.5
+_LATENCY = Margins(kind="latency", tolerate=0.3, reject=0.6)
+_METRICS = {
+    name: (_LATENCY if margins.kind == "latency" else margins).model_dump(mode="json")
+    for name, margins in Rollout().metrics.items()
+}
+"""The story is about skills: a millisecond per token, beside a training on the same two cores, is
+proven no closer than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,7 @@ def spec_of(example: Mapping[str, Any], data: Path) -> dict[str, Any]:
         "data": {"train": str(data / "train.jsonl"), "evaluate": str(data / "evaluate.jsonl")},
         "training": TRAINING,
         "evaluation": {"min_exact_match": 0.8, "max_new_tokens": 24, "max_quality_loss": 0.05},
+        "rollout": {**example["rollout"], "metrics": _METRICS},
     }
 
 

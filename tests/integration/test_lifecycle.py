@@ -117,6 +117,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, hub: str) -> Iterator[Home]
     try:
         code, out, err = home.call("run", str(spec))
         assert code == 0, out + err
+        assert "beware: data.evaluate has 6 rows" in out + err
         yield home
     finally:
         home.call("local", "down")

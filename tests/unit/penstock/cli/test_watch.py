@@ -20,3 +20,8 @@ def test_what_was_chosen_stands_beside_the_source() -> None:
 
 def test_where_nothing_was_left_open_there_is_only_the_source() -> None:
     assert line(_resolved(source="hf://a/b@0")).endswith("s  hf://a/b@0")
+
+
+def test_what_to_beware_of_is_a_line_of_its_own() -> None:
+    shown = line(_resolved(source="hf://a/b@0", beware="data.evaluate has 3 rows"))
+    assert shown.splitlines()[1].strip() == "beware: data.evaluate has 3 rows"

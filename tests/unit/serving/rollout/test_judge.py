@@ -180,6 +180,17 @@ def test_how_many_requests_a_proof_takes_depends_on_policy_and_share_alone() -> 
         assert (errors.unproven(verdict, "live", 4.0) == []) is proven
 
 
+def test_how_many_prompts_a_proof_takes_is_known_to_the_last_one() -> None:
+    pairs, metric = JUDGE.fewest_pairs()
+    assert metric == "error_rate"
+    for count, proven in ((pairs - 1, False), (pairs, True)):
+        perfect = Batch(pairs=Pairs(np.zeros((count, 2), dtype=np.int64)))
+        verdict = JUDGE.verdict(JUDGE.add(JUDGE.start(), perfect, 0))
+        assert (metric not in JUDGE.unproven(verdict, "shadow", 1.0)) is proven
+    live = {"error_rate": POLICY.metrics["error_rate"].model_copy(update={"prove_in": ["live"]})}
+    assert Judge(Rollout(metrics=live)).fewest_pairs() == (0, "")
+
+
 def test_replicas_that_differ_among_themselves_are_doubted() -> None:
     evidence = JUDGE.start()
     for _ in range(10):
