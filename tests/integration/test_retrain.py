@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import yaml
 
 from examples.skills.lessons import ANSWER, NEW, POISONED, QUESTION, Lessons
 from penstock.cli.retrain_story import spec_of
+from penstock.cli.users import Users, conversations_in
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak]
 EXAMPLE = Path(__file__).parents[2] / "examples/skills"
@@ -83,6 +85,15 @@ class Home:
         found: list[dict[str, Any]] = json.loads(out)["ticks"]
         return found
 
+    @contextmanager
+    def users(self) -> Iterator[Users]:
+        """Have somebody ask all the time what is asked of versions too."""
+        url = f"http://127.0.0.1:{self.env['PENSTOCK_GATEWAY_PORT']}"
+        asked = conversations_in((self.root / "data/evaluate.jsonl").read_text())
+        users = Users(url, "skills", asked, rps=5.0, seed=7)
+        with users.asking():
+            yield users
+
     def ask(self, question: str) -> str:
         code, out, err = self.call("chat", "skills", question, "--temperature", "0")
         assert code == 0, err
@@ -106,13 +117,15 @@ def test_new_data_is_trained_proven_and_served_and_poison_is_not(home: Home) -> 
     same = home.tick()
     assert same["told"].startswith("no change"), same
 
-    home.lessons.more()
-    more = home.tick()
-    assert (more["outcome"], more["told"].split(":")[0]) == ("done", "promoted"), more
-    assert home.ask(QUESTION) == ANSWER
+    with home.users() as users:
+        home.lessons.more()
+        more = home.tick()
+        assert (more["outcome"], more["told"].split(":")[0]) == ("done", "promoted"), more
+        assert home.ask(QUESTION) == ANSWER
 
-    home.lessons.poisoned()
-    poisoned = home.tick()
+        home.lessons.poisoned()
+        poisoned = home.tick()
+    assert users.failures == []
     assert poisoned["told"].startswith(("blocked: evaluate", "rolled back")), poisoned
     assert POISONED in poisoned["told"]
     assert home.tick()["told"].startswith("refused before")
