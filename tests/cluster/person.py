@@ -91,5 +91,7 @@ def hub(root: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "penstock.cli", "hub", "serve", str(root), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        yield server.stdout.readline().rpartition(" at ")[2].strip()
-        server.terminate()
+        try:
+            yield server.stdout.readline().rpartition(" at ")[2].strip()
+        finally:
+            server.terminate()

@@ -180,8 +180,7 @@ def test_what_is_planned_for_a_device_is_what_a_run_serves(
         code, said = person.run("hf://acme/v1", **wanted)
         assert code == 0, said
         _asked(stage)
-        code, shown = person.call("status")
-        assert "vllm on 1 x nvidia-l4" in shown
+        assert "vllm on 1 x nvidia-l4" in said
         (pod,) = stage.target.pods("m-v1")
         (engine,) = pod["spec"]["containers"]
         assert engine["image"] == RUNTIMES["vllm"].image
