@@ -37,7 +37,7 @@ def conclude(settings: Settings, run: RunRecord) -> None:
     if not mine:
         return
     failure = run.failure.failure if run.failure is not None else None
-    refused = failure is not None and failure.exit_code == _GATE
+    refused = failure is not None and failure.exit_code == _GATE and failure.kind != "Unproven"
     killed = failure is not None and failure.kind == "Killed"
     ended = replace(
         mine[0],

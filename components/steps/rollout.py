@@ -13,7 +13,7 @@ from components.steps.context import Context, write_atomically
 from components.steps.measuring import items_of
 from components.steps.scoring import latency
 from components.steps.verbs import catalog_of, checkpoint_of, spec_of
-from penstock.core.errors import ConfigurationError, RolledBack, ServingError
+from penstock.core.errors import ConfigurationError, RolledBack, ServingError, Unproven
 from penstock.core.manifest import Manifest
 from penstock.core.settings import Settings
 from penstock.core.spec import ModelSpec, Rollout
@@ -164,6 +164,7 @@ def rollout(context: Context, spec: str, version: str) -> str:
     path = settings.run_dir / "rollout" / "certificate.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)
+    replayed = events.verify(text)
     context.detail |= {
         "candidate": record.candidate,
         "stable": record.stable,
@@ -173,14 +174,15 @@ def rollout(context: Context, spec: str, version: str) -> str:
         "pairs": record.evidence.pairs,
         **users.counted(),
         "certificate": str(path),
-        "curve": curve(policy, events.verify(text)),
+        "curve": curve(policy, replayed),
         "bounds": {"rollback": 1 / policy.false_rollback, "proof": 1 / policy.missed},
     }
     target.forget_prompts(service)
     if outcome == "promoted":
         promoted(settings, model.name, service)
         return outcome
-    raise RolledBack(
+    lost = Unproven if events.undecided(replayed) else RolledBack
+    raise lost(
         f"{record.candidate} was rolled back: {record.reason}",
         hint=f"{record.stable} is served as before; penstock rollout certificate verify {path}",
     )

@@ -20,7 +20,8 @@
     - CheckpointBroken       4  a checkpoint that some engine would load without a word, and wrongly
     - PrecisionRefused       4  a quantized checkpoint loses more than it may
     - TrainingFailed         4  a training that came to nothing: its loss is not a number
-    - RolledBack             4  the evidence was against the new version, or did not come
+    - RolledBack             4  the evidence was against the new version, or a person
+    - Unproven               4  it was rolled back because the evidence did not come
   x StoreError               5  the files on this machine
     - DigestMismatch         5  bytes are not the bytes that were recorded
     - DiskFull               5
@@ -172,6 +173,10 @@ class TrainingFailed(GateFailed):
 
 class RolledBack(GateFailed):
     """A candidate was rolled back; what was served still is."""
+
+
+class Unproven(RolledBack):
+    """A candidate was rolled back because no proof came: the same one may be tried again."""
 
 
 class StoreError(LifecycleError):

@@ -111,7 +111,7 @@ _GATE = 4
 
 def _refusal(step: str, failure: Failure) -> Headline:
     told = failure.message.partition("\n")[0]
-    if failure.kind == "RolledBack":
+    if failure.kind in ("RolledBack", "Unproven"):
         return Headline(decision="rolled back", reason=told)
     if failure.kind == "DeadlinePassed":
         return Headline(decision="deadline", reason=f"{step}: {told}")

@@ -18,10 +18,12 @@ from penstock.core.spec import Rollout
 from serving.rollout.decide import Action, Seen
 from serving.rollout.evidence import BUCKETS, SCORE_STEPS, Arm, Batch, Ints, Pairs
 from serving.rollout.judge import PROOF_IN_SHADOW, Judge, Setting
-from serving.rollout.record import Record, dense, digest_of, link, sparse
+from serving.rollout.record import Doubt, Phase, Record, dense, digest_of, link, sparse
 from serving.rollout.step import step
 
 FORMAT = "penstock.rollout/v1"
+_HELD_IN: tuple[Phase, ...] = ("shadow", "ramp")
+_NO_PROOF: tuple[Doubt, ...] = ("stale", "doubt", "inconclusive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,12 @@ def verify(text: str) -> list[Replayed]:
     if not replayed or replayed[-1].record.to_json() != last.to_json():
         raise DigestMismatch("replaying the events does not lead to the record in the end")
     return replayed
+
+
+def undecided(replayed: Iterable[Replayed]) -> bool:
+    """Return whether a rollout was given up because no proof came: held for too long."""
+    last = next((r.record for r in reversed([*replayed]) if r.record.phase in _HELD_IN), None)
+    return last is not None and last.held in _NO_PROOF and not last.command
 
 
 def _path(chain: str, known: Mapping[str, tuple[str, str]]) -> list[str]:

@@ -114,7 +114,7 @@ def test_an_llm_inference_service_of_a_runtime_is_what_was_written(
 
 @pytest.mark.parametrize("key", ["vllm", "sglang"])
 def test_a_replica_over_nodes_is_a_leader_worker_set(key: str, space: KubernetesCluster) -> None:
-    """KServe makes it; no controller of LeaderWorkerSets runs here, so no pod comes of it."""
+    """What KServe makes of it, word by word; in test_engines.py its pods run."""
     version = 40 + KEYS.index(key)
     model = nodes(2, 4, runtime=key, replicas=3)
     written = llm_inference_service(model, release(version), 1, FACTS)["spec"]

@@ -146,7 +146,7 @@ def _until(done: Callable[[], object], seconds: float = 300) -> None:
         never.wait(0.1)
 
 
-@pytest.mark.parametrize("step", ["detect_changes", "train"])
+@pytest.mark.parametrize("step", ["detect_changes", "train", "evaluate", "register", "deploy"])
 def test_a_tick_that_is_killed_is_resumed(tmp_path: Path, step: str) -> None:
     home = Home(tmp_path)
     Lessons(tmp_path / "data", known=8, new=0, asked=4).base()
@@ -167,7 +167,8 @@ def test_a_tick_that_is_killed_is_resumed(tmp_path: Path, step: str) -> None:
             again = home.tick()
             assert again["told"].startswith("no change"), again  # it came to its end by itself
         else:
-            assert skipped["told"].startswith("first"), skipped
+            # who is killed last of all has served it already
+            assert skipped["told"].startswith(("first", "no change")), skipped
     finally:
         home.call("local", "down")
 

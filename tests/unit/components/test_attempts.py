@@ -40,6 +40,7 @@ def _failed(kind: str, code: int) -> StepRecord:
         (_run(), "done", "done"),
         (_run(_failed("EvaluationFailed", 4), outcome="failed"), "refused", "blocked: evaluate"),
         (_run(_failed("RolledBack", 4), outcome="failed"), "refused", "rolled back: skill table"),
+        (_run(_failed("Unproven", 4), outcome="failed"), "failed", "rolled back: skill table"),
         (_run(_failed("HubUnreachable", 3), outcome="failed"), "failed", "failed: evaluate"),
         (_run(_failed("Killed", 1), outcome="failed"), "interrupted", "failed: evaluate"),
         (_run(outcome="interrupted"), "interrupted", "interrupted: in before the first step"),

@@ -70,6 +70,9 @@ class Stage:
         seen = [r.record.phase for r in events.verify(self.certificate())]
         return [p for i, p in enumerate(seen) if i == 0 or seen[i - 1] != p]
 
+    def undecided(self) -> bool:
+        return events.undecided(events.verify(self.certificate()))
+
     def certificate(self) -> str:
         return events.certificate(self.policy.model_dump_json(), self.record, self.log.lines(NAME))
 
@@ -125,6 +128,22 @@ def test_every_state_has_a_deadline(tmp_path: Path) -> None:
     stage.world.now += POLICY.deadlines.held_s + 1
     stage.run(5)
     assert stage.record.phase == "rolled_back"
+    assert stage.undecided()
+
+
+def test_what_evidence_or_a_person_ends_is_decided(tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "a", BAD_LIVE)
+    stage.run()
+    assert not stage.undecided()
+    stage = Stage(tmp_path / "b", GOOD)
+    stage.run(until=lambda r: r.phase == "shadow")
+    stage.world.silent = True
+    stage.world.now += POLICY.stale_after_s + 1
+    stage.run(until=lambda r: r.held == "stale")
+    acting.command(stage.cluster, stage.log, NAME, "rollback")
+    stage.run(5)
+    assert stage.record.reason == "a person asked for it"
+    assert not stage.undecided()
 
 
 def _edit(stage: Stage, weights: dict[str, int]) -> None:
