@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import penstock
-from components.guard import champion
 from components.guard.comparison import compare, paired
 from components.steps.context import Context, write_atomically
 from components.steps.measuring import Asked, measured
@@ -349,6 +348,8 @@ def against(
 
     A skill that regressed decides, whatever the total says.
     """
+    from components.guard import champion
+
     total = compare(paired(before, after), margin).to_json()
     found = champion.skills(before, after, margin)
     told = {"skills": champion.to_json(found)}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from penstock.core.errors import ConfigurationError
 from penstock.core.settings import Settings
 from penstock.core.spec import KServeTarget
-from serving.targets.local import LocalTarget
-from serving.targets.target import Target
+
+if TYPE_CHECKING:
+    from serving.targets.target import Target
 
 
 def target_of(settings: Settings, where: str | KServeTarget) -> Target:
@@ -22,6 +24,8 @@ def target_of(settings: Settings, where: str | KServeTarget) -> Target:
         ConfigurationError: The cluster cannot serve models as asked for; with the fix.
     """
     if isinstance(where, str):
+        from serving.targets.local import LocalTarget
+
         return rendered(LocalTarget(settings), settings.render)
     from serving.targets.kserve import connect
 
