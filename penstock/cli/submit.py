@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 images_option = click.option(
     "--images",
     envvar="PENSTOCK_IMAGES",
-    metavar="HOST/PATH",
-    help="Registry of Penstock's images for the steps' pods, if their names alone are not found.",
+    metavar="HOST/PATH|FILE",
+    help="Registry of Penstock's images for the steps' pods, if their names alone are not found; "
+    "or a JSON file that names each by digest.",
 )
 
 

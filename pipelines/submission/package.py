@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,6 +17,7 @@ from pipelines.submission.errors import UnknownParameter
 from pipelines.submission.naming import digest, version_name
 
 _IMAGE = re.compile(r"^(?P<before>\s+image: )(?P<image>penstock[\w.-]*:\S+)$", re.MULTILINE)
+_PINNED = re.compile(r"[\w.-]+(:\d+)?(/[\w.-]+)+@sha256:[0-9a-f]{64}")
 _KINDS: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
     "BOOLEAN": (bool,),
@@ -64,7 +67,8 @@ def compiled(name: str, *, images: str = "") -> Package:
 
     Args:
         name: Which one, as in `pipelines.compile.PIPELINES`.
-        images: Registry that is put before the names of our images, HOST/PATH; none without it.
+        images: Registry that is put before the names of our images, HOST/PATH; or a file that says
+            for each where it is, by digest: see `pinned`. Without it, the names alone.
     """
     from pipelines.local import import_kfp
 
@@ -75,7 +79,10 @@ def compiled(name: str, *, images: str = "") -> Package:
         raise ConfigurationError(
             f"pipeline: found {name!r}; allowed: {', '.join(sorted(PIPELINES))}"
         )
-    return package_of(with_registry(compile_text(PIPELINES[name]), images))
+    text, file = compile_text(PIPELINES[name]), Path(images)
+    if images and file.is_file():
+        return package_of(pinned(text, file))
+    return package_of(with_registry(text, images))
 
 
 def names() -> tuple[str, ...]:
@@ -98,6 +105,37 @@ def with_registry(text: str, registry: str) -> str:
     if not registry:
         return text
     return _IMAGE.sub(rf"\g<before>{registry.rstrip('/')}/\g<image>", text)
+
+
+def pinned(text: str, file: Path) -> str:
+    """Return a package whose images of ours are named by digest.
+
+    Args:
+        text: The compiled package.
+        file: JSON, `{"penstock-python": "HOST/PATH/penstock-python@sha256:…"}`, as who pushed the
+            images knows it.
+
+    Raises:
+        ConfigurationError: The file does not say where an image is, or not by digest.
+    """
+    try:
+        places = json.loads(file.read_text())
+    except ValueError as problem:
+        raise ConfigurationError(f"{file}: no JSON: {problem}", hint=_PINS) from problem
+    if not isinstance(places, dict):
+        raise ConfigurationError(f"{file}: found no object of names", hint=_PINS)
+
+    def place(found: re.Match[str]) -> str:
+        name = found["image"].partition(":")[0]
+        where = places.get(name)
+        if not isinstance(where, str) or not _PINNED.fullmatch(where):
+            told = "nothing" if where is None else repr(where)
+            raise ConfigurationError(
+                f"{file}: {name}: found {told}; allowed: HOST/PATH@sha256:DIGEST", hint=_PINS
+            )
+        return f"{found['before']}{where}"
+
+    return _IMAGE.sub(place, text)
 
 
 def package_of(text: str) -> Package:
@@ -140,4 +178,5 @@ def _parameter(name: str, body: Mapping[str, Any]) -> Parameter:
     )
 
 
+_PINS = 'write {"penstock-python": "registry.example/team/penstock-python@sha256:..."}'
 _LIST = "give it as --param NAME=VALUE; penstock pipelines list shows what each takes"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from penstock.core.errors import ConfigurationError, SpecError
 from penstock.core.spec import ModelSpec
 from pipelines.submission.checks import check_for_pods
 from pipelines.submission.errors import Unavailable, Unfinished, UnknownParameter
-from pipelines.submission.package import check_parameters, package_of, with_registry
+from pipelines.submission.package import check_parameters, package_of, pinned, with_registry
 from pipelines.submission.values import Run, State
 from pipelines.submission.waiting import poll_s, wait
 from tests.fakes.kfp.faked_time import FakedTime
@@ -87,6 +89,29 @@ def test_a_package_is_known_by_its_content() -> None:
     assert "image: registry.example/team/penstock-python:" in moved.text
     assert "image: penstock-python:" not in moved.text
     assert with_registry(IR, "") == IR
+
+
+def test_images_are_named_by_digest_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "images.json"
+    names = sorted(set(re.findall(r"image: (penstock[\w-]*):", IR)))
+    assert "penstock-python" in names
+    places = {name: f"registry.example:5000/team/{name}@sha256:{'0' * 64}" for name in names}
+    file.write_text(json.dumps(places))
+    text = pinned(IR, file)
+    assert set(re.findall(r"image: (\S+)", text)) == set(places.values())
+    assert package_of(text).version != package_of(IR).version
+
+    other = f"registry.example/team/penstock-python@sha256:{'1' * 64}"
+    file.write_text(json.dumps({**places, "penstock-python": other}))
+    assert package_of(pinned(IR, file)).version != package_of(text).version
+    for wrong in ("registry.example/team/penstock-python:0.1.0", None, 7):
+        file.write_text(json.dumps({**places, "penstock-python": wrong}))
+        with pytest.raises(ConfigurationError, match="json: penstock-python: found"):
+            pinned(IR, file)
+    for text in ("[]", "{"):
+        file.write_text(text)
+        with pytest.raises(ConfigurationError, match="json: "):
+            pinned(IR, file)
 
 
 def test_an_unknown_pipeline_is_named() -> None:
