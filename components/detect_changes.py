@@ -13,6 +13,7 @@ def detect_changes(
     force: bool,
     because: str,
     deadline_s: float,
+    image: str,
     found: dsl.Output[dsl.Markdown],
 ) -> bool:
     """Compare base, data, strategy, code and image with the champion's passport.
@@ -24,6 +25,7 @@ def detect_changes(
         force: Train although nothing is new.
         because: What asked for this look.
         deadline_s: How long the run may take, in seconds from now; 0: no limit.
+        image: That trains, as it is pinned in the compiled pipeline.
         found: What is new, for the UI.
     """
     import os
@@ -35,4 +37,4 @@ def detect_changes(
     with step("detect_changes", os.environ) as context:
         deadline.begin(context.settings, deadline_s)
         limits = Limits(cooldown_s, gpu_hours_per_day, force)
-        return detect.detect(context, spec, limits, because, found.path)
+        return detect.detect(context, spec, limits, image, because, found.path)

@@ -2,6 +2,7 @@
 
 from kfp import dsl
 
+from components import images
 from pipelines.proving import prove_and_serve
 from pipelines.tasks import check_data, conclude, detect_changes, pull, resolve, scan, sized, train
 
@@ -33,6 +34,7 @@ def retrain(
             force=force,
             because=because,
             deadline_s=deadline_s,
+            image=images.TRAIN,
         )
         detected.set_caching_options(False)  # what is new today was not yesterday
         with dsl.If(detected.outputs["Output"] == True, name="something is new"):  # noqa: E712 - kfp builds the condition from ==

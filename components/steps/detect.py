@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import penstock
-from components import images
 from components.steps import attempts
 from components.steps.changes import Attempt, Limits, Place, changes, decide
 from components.steps.context import Context, write_atomically
@@ -29,13 +28,16 @@ from serving import lease
 from serving.targets.choose import target_of
 
 
-def detect(context: Context, spec: str, limits: Limits, because: str, report: str) -> bool:
+def detect(
+    context: Context, spec: str, limits: Limits, image: str, because: str, report: str
+) -> bool:
     """Return whether to train now; the reason goes into the record and to `report`.
 
     Args:
         context: Of the step.
         spec: The document `model.yaml`, as JSON.
         limits: When not to.
+        image: That trains.
         because: What asked for this look: `clock`, or a trigger's words.
         report: Where a page for KFP's UI goes.
     """
@@ -45,7 +47,7 @@ def detect(context: Context, spec: str, limits: Limits, because: str, report: st
             "data.train is not set: there is nothing to train on",
             hint="name the training data in model.yaml",
         )
-    inputs = inputs_of(context, model)
+    inputs = inputs_of(context, model, image)
     catalog = catalog_of(settings)
     version = catalog.by_alias(model.name, CHAMPION)
     passport = None
@@ -71,7 +73,7 @@ def detect(context: Context, spec: str, limits: Limits, because: str, report: st
     return decided.go
 
 
-def inputs_of(context: Context, model: ModelSpec) -> Inputs:
+def inputs_of(context: Context, model: ModelSpec, image: str) -> Inputs:
     """Return what a training would start from now: revisions and digests."""
     data = data_of(context, model)
     return Inputs(
@@ -79,7 +81,7 @@ def inputs_of(context: Context, model: ModelSpec) -> Inputs:
         data={name: each["digest"] for name, each in data.items()},
         strategy=model.training.digest,
         code=penstock.__version__,
-        image=images.TRAIN,
+        image=image,
     )
 
 

@@ -21,7 +21,7 @@ from components.child import Body, Ran
 from components.steps import trained
 from components.steps.context import Context, write_atomically
 from components.steps.memo import remembered
-from components.steps.verbs import catalog_of, checkpoint_of, spec_of
+from components.steps.verbs import INPUTS, catalog_of, checkpoint_of, spec_of
 from components.training import remote
 from components.training.produce import VOICE, Made, Runner, Work, produce
 from components.training.train_job import Job, name_of
@@ -164,6 +164,14 @@ class Training:
     def _place(self) -> Path:
         return self._context.settings.home / "trainings" / self.digest
 
+    def _image(self, registry: str | None) -> str:
+        """Return the image that trains: as the compiled pipeline has it, or of the registry."""
+        found = self._context.settings.run_dir / INPUTS
+        pinned = json.loads(found.read_text())["image"] if found.exists() else ""
+        if "/" in pinned:
+            return str(pinned)
+        return f"{registry}/{images.TRAIN}" if registry else images.TRAIN
+
     def _runner(self) -> Runner | None:
         """Return where it is computed: on a cluster, or in a process of this machine (None)."""
         where, target = self._model.training.distributed, self._model.target
@@ -178,7 +186,7 @@ class Training:
         job = Job(
             name=name_of(self._model.name, self.digest),
             namespace=place.namespace,
-            image=f"{place.images}/{images.TRAIN}" if place.images else images.TRAIN,
+            image=self._image(place.images),
             folder=str(self._place),
             where=where,
         )

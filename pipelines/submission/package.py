@@ -16,7 +16,9 @@ from penstock.core.errors import ConfigurationError
 from pipelines.submission.errors import UnknownParameter
 from pipelines.submission.naming import digest, version_name
 
-_IMAGE = re.compile(r"^(?P<before>\s+image: )(?P<image>penstock[\w.-]*:\S+)$", re.MULTILINE)
+_IMAGE = re.compile(
+    r"^(?P<before>\s+(?:image|constant): )(?P<image>penstock[\w.-]*:\S+)$", re.MULTILINE
+)
 _PINNED = re.compile(r"[\w.-]+(:\d+)?(/[\w.-]+)+@sha256:[0-9a-f]{64}")
 _KINDS: dict[str, tuple[type, ...]] = {
     "STRING": (str,),

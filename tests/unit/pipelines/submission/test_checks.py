@@ -18,7 +18,8 @@ from pipelines.submission.values import Run, State
 from pipelines.submission.waiting import poll_s, wait
 from tests.fakes.kfp.faked_time import FakedTime
 
-IR = (Path(__file__).parents[3] / "golden/pipelines/lifecycle.yaml").read_text()
+_GOLDEN = Path(__file__).parents[3] / "golden/pipelines"
+IR, RETRAIN = ((_GOLDEN / f"{name}.yaml").read_text() for name in ("lifecycle", "retrain"))
 GOOD: dict[str, Any] = {
     "name": "demo",
     "source": "hf://org/name@main",
@@ -112,6 +113,16 @@ def test_images_are_named_by_digest_or_not_at_all(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(ConfigurationError, match="json: "):
             pinned(IR, file)
+
+
+def test_what_compares_images_is_told_the_one_that_is_pinned(tmp_path: Path) -> None:
+    names = set(re.findall(r"image: (penstock[\w-]*):", RETRAIN))
+    places = {name: f"registry.example/{name}@sha256:{'a' * 64}" for name in names}
+    (tmp_path / "images.json").write_text(json.dumps(places))
+    text = pinned(RETRAIN, tmp_path / "images.json")
+    assert f"constant: {places['penstock-train-python']}" in text
+    moved = with_registry(RETRAIN, "registry.example/team")
+    assert "constant: registry.example/team/penstock-train-python:" in moved
 
 
 def test_an_unknown_pipeline_is_named() -> None:
