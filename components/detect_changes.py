@@ -30,11 +30,11 @@ def detect_changes(
     """
     import os
 
-    from components.steps import deadline, detect
+    from components.steps import deadline, detect, verbs
     from components.steps.changes import Limits
     from components.steps.context import step
 
     with step("detect_changes", os.environ) as context:
-        deadline.begin(context.settings, deadline_s)
+        deadline.begin(context.settings, deadline_s, verbs.spec_of(spec).tasks)
         limits = Limits(cooldown_s, gpu_hours_per_day, force)
         return detect.detect(context, spec, limits, image, because, found.path)

@@ -19,5 +19,5 @@ def resolve(spec: str, deadline_s: float = 0.0) -> str:
     from components.steps.context import step
 
     with step("resolve", os.environ) as context:
-        deadline.begin(context.settings, deadline_s)
+        deadline.begin(context.settings, deadline_s, verbs.spec_of(spec).tasks)
         return verbs.resolve(context, spec)

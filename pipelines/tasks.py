@@ -27,6 +27,7 @@ from components.resolve import resolve as _resolve
 from components.rollout import rollout as _rollout
 from components.scan import scan as _scan
 from components.train import train as _train
+from penstock.core.tasks import MOST_RETRIES
 
 CLAIM = "penstock-home"
 """PersistentVolumeClaim of all tasks of a namespace."""
@@ -50,7 +51,6 @@ SECRET_KEYS = (
     "PENSTOCK_DATA_URL",
 )
 
-_RETRIES = 2
 """How often a pod that failed is made anew: steps look at what is there, so a lost node costs what
 was not done yet. The back end cannot tell a lost node from a refusal, which is then told thrice."""
 
@@ -80,7 +80,7 @@ def _task(component: Task, memory: str, *, timeout_s: int = _HOUR) -> Task:
             made, "PENSTOCK_RUN_ID", "metadata.labels['pipeline/runid']"
         )
         kubernetes.set_timeout(made, timeout_s)
-        made.set_retry(_RETRIES, backoff_duration="10s", backoff_max_duration="300s")
+        made.set_retry(MOST_RETRIES, backoff_duration="10s", backoff_max_duration="300s")
         made.set_cpu_request("500m").set_memory_request(memory).set_memory_limit(memory)
         return made
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.steps.deadline import within
-from penstock.core.errors import LifecycleError, disk_errors
+from components.steps.deadline import count, within
+from penstock.core.errors import LifecycleError, TriedEnough, disk_errors
 from penstock.core.runs import Failure, StepRecord
 from penstock.core.settings import Settings
 
@@ -68,10 +68,11 @@ def step(name: str, env: Mapping[str, str], page: str = "", spec: str = "{}") ->
     context = Context(settings, folder, name, env=env)
     started_at, start = time.time(), time.monotonic()
     path = folder / f"{name}.json"
+    _once_more(settings, name)
     write_record(path, StepRecord(step=name, outcome="running", started_at=started_at))
     outcome, failure = "failed", None
     try:
-        with disk_errors(settings.home), within(settings):
+        with disk_errors(settings.home), within(settings, name):
             yield context
         outcome = "reused" if context.reused else "done"
     except LifecycleError as problem:
@@ -100,6 +101,15 @@ def step(name: str, env: Mapping[str, str], page: str = "", spec: str = "{}") ->
             _show(page, record, spec, settings)
         # the process ends next; collecting what torch's modules left would take it a second
         gc.freeze()
+
+
+def _once_more(settings: Settings, name: str) -> None:
+    """Raise if a task may not be tried again, before the record of the last try is written over."""
+    try:
+        count(settings, name)
+    except TriedEnough as problem:
+        sys.stderr.write(f"error: {problem}\nnext: {problem.hint}\n")
+        raise
 
 
 def _show(path: str, record: StepRecord, spec: str, settings: Settings) -> None:

@@ -37,6 +37,8 @@
   x PipelinesError         8  Kubeflow Pipelines refused, or did not answer (pipelines.submission)
     - Missing, Taken, Denied, Rejected, Unavailable, Unfinished
                            8  what its API says (pipelines.submission.errors)
+  x DeadlinePassed           1  a run, or one of its tasks, took longer than it may
+  x TriedEnough              1  a task was tried as often as it may be
   x StepFailed               the exit code of what failed inside the pipeline's step
   x Interrupted            130  Ctrl-C
 """
@@ -245,7 +247,11 @@ class StepFailed(LifecycleError):
 
 
 class DeadlinePassed(LifecycleError):
-    """A run took longer than it may."""
+    """A run, or one of its tasks, took longer than it may."""
+
+
+class TriedEnough(LifecycleError):
+    """A task was tried as often as it may be."""
 
 
 class Interrupted(LifecycleError):

@@ -17,6 +17,7 @@ from penstock.core.replica import Hardware
 from penstock.core.serving import Part as _Part
 from penstock.core.serving import Serving
 from penstock.core.sources import DataRef
+from penstock.core.tasks import Task, TaskLimits
 from penstock.core.training import Training
 
 
@@ -402,6 +403,11 @@ class ModelSpec(_Part):
     slo: Slo = Field(Slo(), description="What users are promised.")
     policy: Policy = Field(Policy(), description="What a checkpoint may contain.")
     rollout: Rollout = Field(Rollout(), description="How a new version takes over.")
+    tasks: dict[Task, TaskLimits] = Field(
+        {},
+        description="Limits of a run's tasks, by name: `train: {timeout_s: 14400, retries: 0}` "
+        "(seconds of one try; how often a cluster tries again, twice at most and by default).",
+    )
     target: Literal["local"] | KServeTarget = Field(
         "local", description="Where it is served: this machine, or a cluster with KServe."
     )
