@@ -61,7 +61,7 @@ def test_a_runtime_and_a_model_are_merged_as_they_are_meant(
     made = launch(model)
     assert engine["command"] == list(runtime.command)
     assert engine["args"] == [*runtime.args, *made.args]
-    env = {each["name"]: each.get("value") for each in engine["env"]}
+    env = {each["name"]: each.get("value", "") for each in engine["env"]}
     assert env.items() >= {**runtime.env, **made.env}.items()
     # KServe takes the Hugging Face server's build for devices by its tag
     tag = "-gpu" if key == "huggingface" else "-other" if image else ""
@@ -86,8 +86,8 @@ def _merged(pod: Object, written: Object) -> Object:
         engine["resources"]["limits"]["nvidia.com/gpu"]
         == (ours["resources"]["limits"]["nvidia.com/gpu"])
     )
-    told = {each["name"]: each.get("value") for each in engine["env"]}
-    assert told.items() >= {each["name"]: each.get("value") for each in ours["env"]}.items()
+    told = {each["name"]: each.get("value", "") for each in engine["env"]}
+    assert told.items() >= {each["name"]: each.get("value", "") for each in ours["env"]}.items()
     mounts = {each["mountPath"]: each["name"] for each in engine["volumeMounts"]}
     assert mounts.items() >= {m["mountPath"]: m["name"] for m in ours["volumeMounts"]}.items()
     assert engine["securityContext"]["runAsNonRoot"] is False
