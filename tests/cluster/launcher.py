@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -43,6 +44,11 @@ class Ended:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     artifacts: Mapping[str, Any] = field(default_factory=dict)
     log: str = ""
+    seconds: float = 0.0
+    """From when its Job was made until it was over."""
+
+    lost: int = 0
+    """Pods of it that came to no end."""
 
 
 class Launcher:
@@ -53,8 +59,8 @@ class Launcher:
         folder: Where the claim's files lie on this machine.
         text: The compiled package, both of its documents.
         account: ServiceAccount of the pods.
-        on_pod: Called with the names of a task and of its pod that runs, once for each pod: it may
-            disturb it.
+        on_pod: Called with the names of a task and of its pod, and its phase: once when it has
+            a node (Pending) and once when it runs (Running): it may disturb it.
     """
 
     def __init__(
@@ -63,7 +69,7 @@ class Launcher:
         folder: Path,
         text: str,
         account: str,
-        on_pod: Callable[[str, str], None] = lambda _task, _pod: None,
+        on_pod: Callable[[str, str, str], None] = lambda _task, _pod, _phase: None,
     ) -> None:
         self._stage, self._folder, self._account, self._on_pod = stage, folder, account, on_pod
         self._ir, platform = yaml.safe_load_all(text)
@@ -153,16 +159,17 @@ class Launcher:
         name = f"{task}-{self.run_id[:8]}"
         retries = spec.get("retryPolicy", {}).get("maxRetryCount", 0)
         job = self._job(name, container, self._pods[executor], executor_input, int(retries))
+        begun = time.monotonic()
         kubectl(self._stage, "apply", "-f", "-", given=[job])
-        done = self._watched(task, name)
+        done, lost = self._watched(task, name)
+        seconds = time.monotonic() - begun
         told = self._folder / "launched" / name / "output_metadata.json"
         body = json.loads(told.read_text()) if told.exists() else {}
         # of its pods, and not of the job: one that was killed as it ended is gone, and its log too
         log = kubectl(self._stage, "logs", "-l", f"job-name={name}", "--tail=-1") if done else ""
         print(f"{task}: {done}\n{log}")
-        return Ended(
-            done, body.get("parameterValues", {}), {**made, **body.get("artifacts", {})}, log
-        )
+        artifacts = {**made, **body.get("artifacts", {})}
+        return Ended(done, body.get("parameterValues", {}), artifacts, log, seconds, lost)
 
     def _artifact(self, source: Ir) -> Any:
         from_ = source["taskOutputArtifact"]
@@ -224,15 +231,18 @@ class Launcher:
             },
         }
 
-    def _watched(self, task: str, name: str) -> str:
-        seen: list[str] = []
+    def _watched(self, task: str, name: str) -> tuple[str, int]:
+        """Wait for the end; return the state, and how many pods failed or were lost."""
+        seen: list[tuple[str, str]] = []
 
         def over() -> str:
             words = ("get", "pods", "-l", f"job-name={name}", "-o", "json")
             for pod in json.loads(kubectl(self._stage, *words))["items"]:
-                if pod["status"]["phase"] == "Running" and pod["metadata"]["name"] not in seen:
-                    seen.append(pod["metadata"]["name"])
-                    self._on_pod(task, seen[-1])
+                found = (pod["metadata"]["name"], pod["status"]["phase"])
+                begun = found[1] in ("Pending", "Running") and "nodeName" in pod["spec"]
+                if begun and found not in seen:
+                    seen.append(found)
+                    self._on_pod(task, *found)
             job = json.loads(kubectl(self._stage, "get", "job", name, "-o", "json"))
             return next(
                 (
@@ -244,7 +254,8 @@ class Launcher:
             )
 
         until(f"{task} to end", lambda: bool(over()), _TASK_S)
-        return over()
+        job = json.loads(kubectl(self._stage, "get", "job", name, "-o", "json"))
+        return over(), int(job["status"].get("failed", 0))
 
 
 def _ordered(tasks: Mapping[str, Ir]) -> Iterator[tuple[str, Ir]]:
