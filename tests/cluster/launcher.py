@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -44,9 +43,6 @@ class Ended:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     artifacts: Mapping[str, Any] = field(default_factory=dict)
     log: str = ""
-    seconds: float = 0.0
-    """From when its Job was made until it was over."""
-
     lost: int = 0
     """Pods of it that came to no end."""
 
@@ -159,17 +155,15 @@ class Launcher:
         name = f"{task}-{self.run_id[:8]}"
         retries = spec.get("retryPolicy", {}).get("maxRetryCount", 0)
         job = self._job(name, container, self._pods[executor], executor_input, int(retries))
-        begun = time.monotonic()
         kubectl(self._stage, "apply", "-f", "-", given=[job])
         done, lost = self._watched(task, name)
-        seconds = time.monotonic() - begun
         told = self._folder / "launched" / name / "output_metadata.json"
         body = json.loads(told.read_text()) if told.exists() else {}
         # of its pods, and not of the job: one that was killed as it ended is gone, and its log too
         log = kubectl(self._stage, "logs", "-l", f"job-name={name}", "--tail=-1") if done else ""
         print(f"{task}: {done}\n{log}")
         artifacts = {**made, **body.get("artifacts", {})}
-        return Ended(done, body.get("parameterValues", {}), artifacts, log, seconds, lost)
+        return Ended(done, body.get("parameterValues", {}), artifacts, log, lost)
 
     def _artifact(self, source: Ir) -> Any:
         from_ = source["taskOutputArtifact"]
