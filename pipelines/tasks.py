@@ -51,9 +51,6 @@ SECRET_KEYS = (
     "PENSTOCK_DATA_URL",
 )
 
-"""How often a pod that failed is made anew: steps look at what is there, so a lost node costs what
-was not done yet. The back end cannot tell a lost node from a refusal, which is then told thrice."""
-
 _MINUTE = 60
 _HOUR = 60 * _MINUTE
 _DAY = 24 * _HOUR

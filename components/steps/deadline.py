@@ -61,7 +61,7 @@ def count(settings: Settings, task: str) -> None:
         raise TriedEnough(
             f"{task} was tried {before} time{'s' if before > 1 else ''}; "
             f"tasks.{task}.retries is {retries}",
-            hint="its record says what went wrong; penstock runs retry begins to count anew",
+            hint="its record says what went wrong; penstock runs retry knows no such limit",
         )
     _write(path, before + 1)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 images_option = click.option(
     "--images",
     envvar="PENSTOCK_IMAGES",
-    metavar="HOST/PATH|FILE",
+    metavar="HOST/PATH|FILE.json",
     help="Registry of Penstock's images for the steps' pods, if their names alone are not found; "
     "or a JSON file that names each by digest.",
 )

@@ -12,7 +12,9 @@ Task = Literal[
     "pull", "scan", "check_data", "train", "quantize", "evaluate", "register", "deploy", "rollout"
 ]
 MOST_RETRIES = 2
-"""What pipelines are compiled with; a spec comes later, and can only ask for less."""
+"""How often a pod that failed is made anew: steps look at what is there, so a lost node costs what
+was not done yet. The back end cannot tell a lost node from a refusal, which is then told thrice.
+Pipelines are compiled with it; a spec comes later, and can only ask for less."""
 
 
 class TaskLimits(Part):

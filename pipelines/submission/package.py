@@ -69,8 +69,9 @@ def compiled(name: str, *, images: str = "") -> Package:
 
     Args:
         name: Which one, as in `pipelines.compile.PIPELINES`.
-        images: Registry that is put before the names of our images, HOST/PATH; or a file that says
-            for each where it is, by digest: see `pinned`. Without it, the names alone.
+        images: Registry that is put before the names of our images, HOST/PATH; or a file
+            NAME.json that says for each where it is, by digest: see `pinned`. Without it, the
+            names alone.
     """
     from pipelines.local import import_kfp
 
@@ -81,9 +82,9 @@ def compiled(name: str, *, images: str = "") -> Package:
         raise ConfigurationError(
             f"pipeline: found {name!r}; allowed: {', '.join(sorted(PIPELINES))}"
         )
-    text, file = compile_text(PIPELINES[name]), Path(images)
-    if images and file.is_file():
-        return package_of(pinned(text, file))
+    text = compile_text(PIPELINES[name])
+    if images.endswith(".json"):
+        return package_of(pinned(text, Path(images)))
     return package_of(with_registry(text, images))
 
 
@@ -118,10 +119,12 @@ def pinned(text: str, file: Path) -> str:
             images knows it.
 
     Raises:
-        ConfigurationError: The file does not say where an image is, or not by digest.
+        ConfigurationError: There is no such file, or it does not say where an image is, by digest.
     """
     try:
         places = json.loads(file.read_text())
+    except OSError as problem:
+        raise ConfigurationError(f"{file}: {problem.strerror}", hint=_PINS) from problem
     except ValueError as problem:
         raise ConfigurationError(f"{file}: no JSON: {problem}", hint=_PINS) from problem
     if not isinstance(places, dict):

@@ -31,16 +31,7 @@ class Person:
             "PENSTOCK_NAMESPACE": stage.namespace,
             "PENSTOCK_MODE": stage.mode,
         }
-        rows = [
-            {
-                "id": str(number),
-                "skill": "s",
-                "messages": [{"role": "user", "content": f"what is {number}?"}],
-                "answer": "x",
-            }
-            for number in range(_ITEMS)
-        ]
-        (folder / "evaluate.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_items(folder / "evaluate.jsonl")
 
     @contextmanager
     def running(
@@ -80,6 +71,20 @@ class Person:
     def call(self, *words: str) -> tuple[int, str]:
         """Run another command."""
         return penstock(*words, **self.env)
+
+
+def write_items(path: Path) -> None:
+    """Write an evaluation set that no tiny model can answer."""
+    rows = [
+        {
+            "id": str(number),
+            "skill": "s",
+            "messages": [{"role": "user", "content": f"what is {number}?"}],
+            "answer": "x",
+        }
+        for number in range(_ITEMS)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @contextmanager

@@ -155,14 +155,18 @@ class Stage:
         uri = publish(folder, manifest, self.kserve["storage"])
         return Release(version, uri, manifest.root, manifest)
 
-    def deploy(self, version: int = 1, *arguments: str) -> serving_versions.Deployed:
-        """Serve a version to everybody."""
+    @property
+    def site(self) -> serving_versions.Site:
+        """Where versions of the model are served."""
         target = self.target
-        site = serving_versions.Site(
+        return serving_versions.Site(
             target.cluster, lambda: target.observed(NAME), target.traffic, target.why
         )
+
+    def deploy(self, version: int = 1, *arguments: str) -> serving_versions.Deployed:
+        """Serve a version to everybody."""
         spec = self.spec(runtime_args=list(arguments))
-        return serving_versions.deploy(site, spec, self.release(version))
+        return serving_versions.deploy(self.site, spec, self.release(version))
 
     def begin(
         self, version: int = 2, *arguments: str, seed: int = 1, release: Release | None = None

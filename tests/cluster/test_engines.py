@@ -7,7 +7,6 @@ options, endpoints and metrics. Everything around it is real.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ from tests.cluster import images
 from tests.cluster.containerfiles import stand_in
 from tests.cluster.person import Person, hub
 from tests.cluster.places import REPOSITORY
-from tests.cluster.served import kubectl, published
-from tests.cluster.stage import NAME, PATIENT, Stage
+from tests.cluster.served import answers, kubectl, published
+from tests.cluster.stage import PATIENT, Stage
 from tests.cluster.waiting import until
 from tests.fakes.engine_process import PROGRAMS, program
 from tests.fakes.tiny_model import make_tiny_model
@@ -61,12 +60,15 @@ def image(tmp_path_factory: pytest.TempPathFactory, cluster: Any) -> None:
 
 
 @pytest.fixture
-def stage(namespace: str, tmp_path: Path) -> Iterator[Stage]:
-    made = Stage(namespace, tmp_path, policy=PATIENT)
+def stage(namespace: str, tmp_path: Path) -> Stage:
+    return _prepared(namespace, tmp_path)
+
+
+def _prepared(namespace: str, folder: Path, mode: str = "route") -> Stage:
+    made = Stage(namespace, folder, mode=mode, policy=PATIENT)
     made.prepare(runtime=False)
     until("devices that others give back", lambda: _free(made, 2), _S)
-    yield made
-    kubectl(made, "delete", "isvc,llmisvc,leaderworkersets", "--all", "--wait=false")
+    return made
 
 
 def _free(stage: Stage, devices: int) -> bool:
@@ -93,13 +95,9 @@ def _release(stage: Stage, key: str) -> Release:
 
 def _serve(stage: Stage, key: str, **wanted: Any) -> list[Object]:
     """Serve version 1 to everybody; return its pods."""
-    target = stage.target
-    site = serving_versions.Site(
-        target.cluster, lambda: target.observed(NAME), target.traffic, target.why
-    )
     spec = stage.spec(**_wanted(key, **wanted))
-    serving_versions.deploy(site, spec, _release(stage, key))
-    return target.pods("m-v1")
+    serving_versions.deploy(stage.site, spec, _release(stage, key))
+    return stage.target.pods("m-v1")
 
 
 def _asked(stage: Stage) -> None:
@@ -135,9 +133,7 @@ def test_a_replica_over_nodes_is_one_engine_that_its_leader_answers_for(
     key: str, namespace: str, tmp_path: Path
 ) -> None:
     """Both of its pods are on the one node here, with a device each."""
-    stage = Stage(namespace, tmp_path, mode="llmisvc", policy=PATIENT)
-    stage.prepare(runtime=False)
-    until("devices that others give back", lambda: _free(stage, 2), _S)
+    stage = _prepared(namespace, tmp_path, "llmisvc")
     pods = _serve(stage, key, count=2, nodes=2)
     assert sorted(pod["metadata"]["labels"][_GROUP] for pod in pods) == ["0", "1"]
     _asked(stage)
@@ -159,13 +155,8 @@ def test_a_replica_over_nodes_is_one_engine_that_its_leader_answers_for(
         return len(uids) == 2 and not uids & before and all(p.ready for p in scraper.pods("m-v1"))
 
     until("a group of new pods", anew, _S)
-    until("the gateway", lambda: _answers(stage))
+    until("the gateway", lambda: answers(stage))
     _asked(stage)
-
-
-def _answers(stage: Stage) -> bool:
-    door = stage.target.door(NAME)
-    return httpx.get(f"{door.url}/v1/models", headers=door.headers, trust_env=False).is_success
 
 
 def test_what_is_planned_for_a_device_is_what_a_run_serves(

@@ -85,14 +85,8 @@ class Devices:
 
     def serve(self, version: int, replicas: int) -> None:
         """Serve a version to everybody."""
-        site = serving_versions.Site(
-            self.target.cluster,
-            lambda: self.target.observed(NAME),
-            self.target.traffic,
-            self.target.why,
-        )
         spec = self.spec(replicas, ready_timeout_s=_S)
-        serving_versions.deploy(site, spec, self.stage.release(version))
+        serving_versions.deploy(self.stage.site, spec, self.stage.release(version))
 
     def decided(self, version: int, spec: ModelSpec) -> Decision:
         """Return what is decided about a candidate; nothing is done."""

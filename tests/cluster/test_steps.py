@@ -14,6 +14,7 @@ import yaml
 from pipelines.compile import PIPELINES, compile_text
 from pipelines.tasks import CLAIM, HOME, SETTINGS
 from tests.cluster.launcher import Launcher
+from tests.cluster.person import write_items
 from tests.cluster.places import REPOSITORY
 from tests.cluster.served import account, kubectl
 from tests.cluster.stage import NAME, PATIENT, Stage
@@ -23,11 +24,9 @@ from tests.cluster.waiting import until
 from tests.fakes.tiny_model import make_tiny_model
 
 pytestmark = [pytest.mark.cluster, pytest.mark.wider, pytest.mark.alone, pytest.mark.enable_socket]
+
 _AT_WORK = ("evaluate", "deploy", "rollout")
 """Tasks that are seen to run. The others may be over before, and lose their pod as it starts."""
-
-
-_ITEMS = 150
 
 
 @pytest.fixture
@@ -37,16 +36,7 @@ def stage(cluster: Any, namespace: str, tmp_path: Path) -> Stage:
     for folder in (home, home / "minio", home / "launched", home / "published", home / "data"):
         folder.mkdir()
         folder.chmod(0o777)
-    rows = [
-        {
-            "id": str(number),
-            "skill": "s",
-            "messages": [{"role": "user", "content": f"what is {number}?"}],
-            "answer": "x",
-        }
-        for number in range(_ITEMS)
-    ]
-    (home / "data/evaluate.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_items(home / "data/evaluate.jsonl")
     told = {"storage": f"pvc://{CLAIM}/published={HOME}"}
     made = Stage(namespace, tmp_path, policy=PATIENT, cpu="400m", more=told)
     made.prepare()

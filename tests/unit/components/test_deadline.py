@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -17,6 +18,7 @@ from penstock.core.errors import DeadlinePassed, HubError, SpecError, TriedEnoug
 from penstock.core.settings import Settings
 from penstock.core.spec import ModelSpec
 from penstock.core.tasks import Task, TaskLimits
+from pipelines.steps import RETRAIN_STEPS
 
 SPEC = ModelSpec.model_validate({"name": "m", "source": "hf://a/b"}).to_json()
 
@@ -96,6 +98,10 @@ def test_a_task_is_tried_again_as_often_as_the_spec_says(
     deadline.end(settings)  # a person may have the run tried again
     with step("pull", env):
         pass
+
+
+def test_every_task_that_works_may_be_limited() -> None:
+    assert set(get_args(Task)) == set(RETRAIN_STEPS) - {"detect_changes", "resolve"}
 
 
 def test_limits_of_no_task_and_more_than_a_pipeline_gives_are_refused() -> None:

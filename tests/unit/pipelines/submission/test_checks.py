@@ -13,7 +13,13 @@ from penstock.core.errors import ConfigurationError, SpecError
 from penstock.core.spec import ModelSpec
 from pipelines.submission.checks import check_for_pods
 from pipelines.submission.errors import Unavailable, Unfinished, UnknownParameter
-from pipelines.submission.package import check_parameters, package_of, pinned, with_registry
+from pipelines.submission.package import (
+    check_parameters,
+    compiled,
+    package_of,
+    pinned,
+    with_registry,
+)
 from pipelines.submission.values import Run, State
 from pipelines.submission.waiting import poll_s, wait
 from tests.fakes.kfp.faked_time import FakedTime
@@ -109,6 +115,8 @@ def test_images_are_named_by_digest_or_not_at_all(tmp_path: Path) -> None:
         file.write_text(json.dumps({**places, "penstock-python": wrong}))
         with pytest.raises(ConfigurationError, match="json: penstock-python: found"):
             pinned(IR, file)
+    with pytest.raises(ConfigurationError, match=r"gone\.json: No such file"):
+        compiled("lifecycle", images=str(tmp_path / "gone.json"))
     for text in ("[]", "{"):
         file.write_text(text)
         with pytest.raises(ConfigurationError, match="json: "):
@@ -126,8 +134,6 @@ def test_what_compares_images_is_told_the_one_that_is_pinned(tmp_path: Path) -> 
 
 
 def test_an_unknown_pipeline_is_named() -> None:
-    from pipelines.submission.package import compiled
-
     with pytest.raises(ConfigurationError, match="lifecycle"):
         compiled("livecycle")
 
