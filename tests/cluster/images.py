@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -126,6 +126,20 @@ def push(image: Image, registry: str, say: Callable[[str], None]) -> None:
     pushed.parent.mkdir(exist_ok=True)
     pushed.write_text(image.digest)
     say(f"image {image.name}: {size >> 20} MB")
+
+
+def taken_for(registry: str, name: str, others: Iterable[str]) -> None:
+    """Have the node take an image of the registry for others, which cannot be had here.
+
+    Args:
+        registry: HOST:PORT.
+        name: Of the image in it.
+        others: As pods name them.
+    """
+    ours, ctr = f"{registry}/{name}", ["ctr", "-n", "k8s.io", "images"]
+    full = [each if "." in each.partition("/")[0] else f"docker.io/{each}" for each in others]
+    for command in (["pull", "--plain-http", ours], ["tag", "--force", ours, *full]):
+        subprocess.run([*ctr, *command], check=True, capture_output=True, timeout=120)
 
 
 def collect(configuration: Path) -> None:

@@ -6,7 +6,6 @@ options, endpoints and metrics. Everything around it is real.
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +49,9 @@ def image(tmp_path_factory: pytest.TempPathFactory, cluster: Any) -> None:
     (thin,) = images.thin_images(stand_in())[:1]
     made = images.Image(_IMAGE, files, path=thin.path, base=thin.base)
     images.push(made, f"http://{cluster.registry}", print)
-    ctr = ["ctr", "-n", "k8s.io", "images"]
-    ours = f"{cluster.registry}/{_IMAGE}"
     names = [RUNTIMES[key].image for key in KEYS]
     names += [f"{RUNTIMES['huggingface'].image}-gpu"]  # KServe's word for its build for devices
-    full = [name if "." in name.partition("/")[0] else f"docker.io/{name}" for name in names]
-    for command in (["pull", "--plain-http", ours], ["tag", "--force", ours, *full]):
-        subprocess.run([*ctr, *command], check=True, capture_output=True, timeout=120)
+    images.taken_for(cluster.registry, _IMAGE, names)
 
 
 @pytest.fixture

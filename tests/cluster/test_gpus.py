@@ -34,6 +34,7 @@ from serving.runtimes.catalog import RUNTIMES
 from serving.sources.replay import Prompt
 from serving.targets.kserve import ClusterTarget, storage_of
 from serving.targets.probe import look
+from tests.cluster.images import taken_for
 from tests.cluster.places import REPOSITORY
 from tests.cluster.served import account, kubectl
 from tests.cluster.stage import NAME, PATIENT, Stage
@@ -60,21 +61,15 @@ def _runtime(facts: Facts) -> Object:
     return made
 
 
-def _stand_in(facts: Facts) -> None:
-    """Have pods that name vLLM's image, as a version of it does, run Penstock's engine's."""
-    ours, theirs = cpu_container(facts)["image"], RUNTIMES["vllm"].image
-    command = ["ctr", "-n", "k8s.io", "images", "tag", "--force"]
-    names = [f"docker.io/library/{ours}", f"docker.io/{theirs}"]
-    subprocess.run([*command, *names], check=True, capture_output=True, timeout=60)
-
-
 class Devices:
     """A model whose pods have a device each."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, registry: str) -> None:
         self.stage, self.target = stage, stage.target
         stage.prepare(runtime=False)
-        _stand_in(self.target.facts)
+        # pods that name vLLM's image, as a version of it does, run Penstock's engine's
+        ours = cpu_container(self.target.facts)["image"]
+        taken_for(registry, ours, [RUNTIMES["vllm"].image])
         self.target.cluster.create(_runtime(self.target.facts))
 
     def spec(self, replicas: int, *, cpu: str = _CPU, **policy: Any) -> ModelSpec:
@@ -157,7 +152,7 @@ class Devices:
 @pytest.fixture
 def devices(cluster: Any, namespace: str, tmp_path: Path) -> Devices:
     """A namespace with nothing served; the two devices are free when it begins."""
-    made = Devices(Stage(namespace, tmp_path, policy=PATIENT, cpu=_CPU))
+    made = Devices(Stage(namespace, tmp_path, policy=PATIENT, cpu=_CPU), cluster.registry)
     until("devices that others give back", lambda: _free(made), _S)
     return made
 
