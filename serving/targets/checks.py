@@ -143,6 +143,7 @@ def checks(found: Found, where: KServe, model: ModelSpec | None = None) -> Itera
     if model is not None:
         yield _runtime(found, where, chosen, model)
         yield _devices(found, model)
+        yield _metrics(model)
 
 
 def gateway_of(where: KServe, ingress: Mapping[str, Any]) -> tuple[str, str]:
@@ -309,6 +310,21 @@ def _devices(found: Found, model: ModelSpec) -> Check:
         most >= wanted,
         f"{wanted} x {asked.accelerator}{part} wanted in one node, the largest has {most}",
         f"set hardware.count: {most * asked.nodes}, or hardware.nodes: {spread}, in mode llmisvc",
+    )
+
+
+def _metrics(model: ModelSpec) -> Check:
+    """Scores of users' answers are kept by the gateway of this machine, and by no engine."""
+    metrics = model.rollout.metrics.items()
+    never = [name for name, m in metrics if m.kind == "score" and "live" in m.prove_in]
+    names = ", ".join(never)
+    return Check(
+        "metrics",
+        not never,
+        f"rollout.metrics: nothing can prove {names} live: a cluster keeps no scores of answers"
+        if never
+        else ", ".join(name for name, _ in metrics),
+        f"set prove_in: [shadow] for {names}",
     )
 
 

@@ -56,6 +56,19 @@ def test_a_cluster_that_can_is_not_refused() -> None:
     refuse(checks(WELL, WHERE, SPEC))
 
 
+def test_scores_that_nobody_keeps_are_refused_on_a_cluster() -> None:
+    """They would hold the rollout for good."""
+    metrics = {
+        "error_rate": {"kind": "errors", "tolerate": 0.01, "reject": 0.05},
+        "helpful": {"kind": "score", "tolerate": 0.01, "reject": 0.05, "prove_in": ["live"]},
+        "polite": {"kind": "score", "tolerate": 0.01, "reject": 0.05, "prove_in": ["shadow"]},
+    }
+    asked = SPEC.model_copy(update={"rollout": Rollout.model_validate({"metrics": metrics})})
+    (wrong,) = _wrong(WELL, spec=asked)
+    assert "nothing can prove helpful live" in wrong.found
+    assert wrong.hint == "set prove_in: [shadow] for helpful"
+
+
 @pytest.mark.parametrize(
     ("found", "name", "says", "hint"),
     [
