@@ -257,7 +257,7 @@ def lines(state: State) -> Iterator[str]:
     if due is not None:
         yield f"  time left  {span(due.left_s)}, then {due.then}"
     if not record.over:
-        yield f"  held by    {state.holder or 'nobody'}"
+        yield f"  owner      {state.holder or 'nobody'}"
     yield f"  next       {next_step(state)}"
 
 

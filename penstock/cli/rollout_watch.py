@@ -98,7 +98,7 @@ def picture(state: view.State, changes: Iterable[str]) -> Group:
         Text(""),
         Text(f"evidence   {view.counted(record)}"),
         Text(f"time left  {left}"),
-        Text(f"held by    {owner}" if not record.over else ""),
+        Text(f"owner      {owner}" if not record.over else ""),
         *(Text(line, style="dim") for line in changes),
     )
 

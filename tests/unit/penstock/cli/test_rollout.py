@@ -137,7 +137,7 @@ def test_status_tells_evidence_deadline_and_owner(stage: Stage) -> None:
         "over all metrics, 100 demand it",
         " of 20",
         "then it is held",
-        "held by    run-1",
+        "owner      run-1",
         "next       penstock rollout watch m",
     ):
         assert said in text, said
@@ -213,7 +213,7 @@ def test_nobody_does_it_when_nobody_holds_the_lease(stage: Stage) -> None:
     stage.run(lambda r: r.phase == "shadow")
     lease.release(stage.cluster, NAME, stage.owner)
     assert "so nothing happens; next: penstock controller" in told("pause", NAME)
-    assert "held by    nobody" in told("status")
+    assert "owner      nobody" in told("status")
 
 
 def test_pause_and_resume_refuse_what_makes_no_sense(stage: Stage) -> None:
@@ -397,7 +397,7 @@ def test_the_terminal_shows_evidence_against_its_bounds(stage: Stage, home: Path
         "1,800 pairs",
         "routed: 100 %",
         "time left",
-        "held by    run-1",
+        "owner      run-1",
         "the candidate is warm",
     ):
         assert said in text, said
