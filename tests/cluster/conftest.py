@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,11 +17,15 @@ import pytest
 from serving.kube import connect
 from serving.kube.errors import NoAccess, Unreachable
 from serving.kube.patience import Patience
+from tests.cluster import foreign
 from tests.cluster.places import chosen
 
 _PARTS = ("gateway", "s3", "prometheus", "registry")
 _ANYWHERE = ("test_kube_adapter.py", "test_manifests.py")
-"""What needs a cluster and nothing of its node. Others' pods mount folders of this machine."""
+"""What needs a cluster and nothing of its nodes."""
+
+_SHARING = ("test_rollout.py", "test_split.py", "test_roll_back_now.py", "test_stop.py")
+"""What needs a folder that its nodes see, too. Others' pods want more of this machine."""
 
 _FIRST = (
     *("test_rollout.py", "test_split.py", "test_kube_adapter.py"),
@@ -41,21 +46,18 @@ class Running:
     registry: str = ""
 
 
-def _foreign() -> str:
-    return os.environ.get("PENSTOCK_TEST_KUBECONFIG", "")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order what matters most first; leave out what needs a node that a foreign cluster has not."""
     order = {name: number for number, name in enumerate(_FIRST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
-    needs = pytest.mark.skip(
-        reason="its pods mount folders of this machine; the cluster is foreign"
-    )
+    if not foreign.kubeconfig():
+        return
+    runs = (*_ANYWHERE, *(_SHARING if foreign.shared() else ()))
+    lacks = pytest.mark.skip(reason="the cluster is foreign: docs/how-to/test-cluster.md")
     for item in items:
         ours = item.path.parent == Path(__file__).parent and item.get_closest_marker("cluster")
-        if ours and _foreign() and item.path.name not in _ANYWHERE:
-            item.add_marker(needs)
+        if ours and item.path.name not in runs:
+            item.add_marker(lacks)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -67,8 +69,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def _found() -> Running | str:
     """Return the cluster, or why there is none."""
-    if _foreign():
-        return Running(_foreign())
+    if foreign.kubeconfig():
+        os.environ.update(foreign.environment())  # for kubectl, and for what tests start
+        return Running(foreign.kubeconfig())
     place = chosen()
     if not place.state.exists():
         return f"no cluster {place.name} runs: python -m tests.cluster --name {place.name} up"
@@ -90,6 +93,16 @@ def cluster() -> Running:
     except (NoAccess, Unreachable) as problem:
         pytest.skip(f"the cluster does not answer; inside only, tests.cluster run --: {problem}")
     return found
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder that the cluster's nodes see, if any does."""
+    if (shared := foreign.shared()) is None:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=shared) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from serving.manifests import Release, service_name
 from serving.rollout.record import Record, first_record
 from serving.sources.replay import Prompt
 from serving.targets.kserve import ClusterTarget, connect
+from tests.cluster import foreign
 from tests.cluster.waiting import until
 from tests.fakes.tiny_model import make_tiny_model
 
@@ -103,7 +104,8 @@ class Stage:
     @property
     def options(self) -> list[str]:
         """What commands are told of the place."""
-        known = {each: self.more[each] for each in ("prometheus", "address") if each in self.more}
+        where = self.kserve
+        known = {each: where[each] for each in ("prometheus", "address") if each in where}
         told = [word for each, value in known.items() for word in (f"--{each}", value)]
         return ["--namespace", self.namespace, "--mode", self.mode, *told]
 
@@ -114,8 +116,8 @@ class Stage:
             "namespace": self.namespace,
             "mode": self.mode,
             "storage": f"pvc://{CLAIM}/checkpoints={self.store}",
-            "runtime_class": "penstock-host-python",
             "drain_s": 10,  # answers here take less than a second
+            **foreign.target(),
             **self.more,
         }
 

@@ -41,7 +41,7 @@ _SERVICE: Object = {
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     found = binaries()
     if found is None:
-        pytest.skip("no etcd and kube-apiserver: make cluster-build, or put them on the PATH")
+        pytest.skip("no etcd and kube-apiserver: make cluster-up, or put them on the PATH")
     with control_plane(found, tmp_path_factory.mktemp("plane")) as started:
         yield started
 

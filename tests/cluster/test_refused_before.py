@@ -43,7 +43,7 @@ def _bare(folder: Path, crds: Sequence[tuple[str, str]], image: str = "") -> Ite
     """Run an API server that knows some kinds, and KServe's Deployment; yield its kubeconfig."""
     found = binaries()
     if found is None:
-        pytest.skip("no etcd and kube-apiserver: make cluster-build, or put them on the PATH")
+        pytest.skip("no etcd and kube-apiserver: make cluster-up, or put them on the PATH")
     with control_plane(found, folder, crds) as plane, plane.cluster("kserve") as kserve:
         for name in ("kserve", "models"):
             kserve.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
