@@ -6,7 +6,7 @@ The name contains `python` because kfp.local warns about images that might lack 
 from penstock import __version__
 
 STEPS = f"penstock-python:{__version__}"
-"""Holds the wheel with the `local` extra, kfp (no dependencies), sh and python3."""
+"""Holds the wheel with the `steps` extra, kfp (no dependencies), sh and python3."""
 
 QUANTIZE = f"penstock-quantize-python:{__version__}"
 """Holds the wheel with the `quantize` extra."""
