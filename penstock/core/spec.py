@@ -225,8 +225,8 @@ class Rollout(_Part):
         _METRICS,
         min_length=1,
         description="What is compared: error_rate, quality, ttft_p95 and tpot_p95 are measured by "
-        "Penstock; other names of kind score come from webhooks, or later, from POST /v1/scores (on "
-        "this machine only: on a cluster they can be proven in shadow).",
+        "Penstock; other names of kind score come from webhooks, or later, from POST /v1/scores "
+        "(on this machine only: on a cluster they can be proven in shadow).",
     )
     false_rollback: float = Field(
         0.01, gt=0, lt=0.5, description="Chance that a version no worse than `tolerate` goes."
