@@ -256,8 +256,8 @@ def begin(  # noqa: PLR0913 - all of it is one write
         loan: Replicas that the stable version lends; whoever looks after the rollout moves them.
 
     Raises:
-        ConfigurationError: Another rollout goes on there.
-        Conflict: Somebody else wrote meanwhile.
+        ConfigurationError: Another rollout goes on there, or nobody knows who serves it.
+        Conflict: Somebody else wrote meanwhile, or another version took over.
     """
     obj = cluster.get(traffic.carrier, name)
     if obj is None:
@@ -266,9 +266,12 @@ def begin(  # noqa: PLR0913 - all of it is one write
     if running is not None and not running.over:
         if running.candidate == record.candidate:
             return running
-        raise ConfigurationError(
-            f"{name}: a rollout of {running.candidate} goes on ({running.phase})",
-            hint=f"wait for it, or: penstock rollout rollback {name}",
+        raise going_on(name, running)
+    if (serves := _stable_in(obj, traffic)) != record.stable:
+        raise Conflict(
+            f"{name}: {serves} took over while {record.candidate} was prepared, which was to be "
+            f"compared with {record.stable}",
+            hint="run again: what was prepared is reused",
         )
     if running is not None:
         record = replace(record, epoch=running.epoch + 1)  # older epochs have lost, also there
@@ -288,15 +291,20 @@ def stable_of(cluster: Cluster, name: str, traffic: Traffic = LOCAL) -> str:
 
     While a rollout goes on it is that rollout's, whatever the weights are: in soak all traffic is
     the candidate's, and it is not the stable version yet.
+
+    Raises:
+        ConfigurationError: Users are led, and nobody knows to whom.
     """
     obj = cluster.get(traffic.carrier, name)
-    if obj is None:
-        return ""
-    record = record_of(obj)
-    if record is not None and not record.over:
-        return record.stable
-    shares = traffic.weights_of(obj)
-    return max(shares, key=lambda service: shares[service], default="")
+    return "" if obj is None else _stable_in(obj, traffic)
+
+
+def going_on(name: str, record: Record) -> ConfigurationError:
+    """Return why a name cannot be changed now: its rollout has to end before."""
+    return ConfigurationError(
+        f"{name}: a rollout of {record.candidate} goes on ({record.phase})",
+        hint=f"wait for it, or: penstock rollout rollback {name}",
+    )
 
 
 def command(
@@ -322,6 +330,26 @@ def command(
         except Conflict:
             continue  # its owner wrote meanwhile: read again
         return linked
+
+
+def _stable_in(obj: Object, traffic: Traffic) -> str:
+    name, kind = obj["metadata"]["name"], traffic.carrier
+    record = record_of(obj)
+    if record is not None and not record.over:
+        return record.stable
+    if not traffic.carries(obj):
+        raise ConfigurationError(
+            f"{name}: its {kind} leads to something else than {traffic.served}s",
+            hint="set target.kserve.mode to what it is served by; or somebody changed it: kubectl "
+            f"get {kind.lower()} {name} -o yaml",
+        )
+    shares = traffic.weights_of(obj)
+    if not shares:
+        raise ConfigurationError(
+            f"{name}: somebody gave its paths different weights, so who serves it is not known",
+            hint=f"kubectl edit {kind.lower()} {name}: the same weights in every rule",
+        )
+    return max(shares, key=lambda service: shares[service])
 
 
 def record_of(obj: Object) -> Record | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from penstock.core.errors import ConfigurationError, Conflict, NotReady
+from penstock.core.errors import ConfigurationError, Conflict, LifecycleError, NotReady
 from penstock.core.spec import ModelSpec
 from serving import controller as acting
 from serving.cluster import Cluster, Object
@@ -115,7 +115,7 @@ def deploy(site: Site, spec: ModelSpec, release: Release) -> Deployed:
     try:
         ready_s = _until_ready(site, service, spec.rollout.ready_within_s)
     except NotReady:
-        if not _routed(site, spec.name, service):
+        if not _wanted(site, spec.name, service):
             cluster.delete(traffic.served, service)
         raise
     _shift(site, spec.name, service)
@@ -144,16 +144,14 @@ def revert(site: Site, name: str, timeout_s: float) -> Deployed:
 
     Raises:
         ConfigurationError: A rollout goes on, or there was no promotion.
+        Conflict: Another version took over meanwhile.
         NotReady: The version before does not start; what is served goes on being served.
     """
     cluster, traffic = site.cluster, site.traffic
     obj = cluster.get(traffic.carrier, name)
     record = acting.record_of(obj) if obj is not None else None
     if record is not None and not record.over:
-        raise ConfigurationError(
-            f"{name}: a rollout of {record.candidate} goes on",
-            hint=f"penstock rollout rollback {name}",
-        )
+        raise acting.going_on(name, record)
     text = obj["metadata"].get("annotations", {}).get(acting.PREVIOUS) if obj else None
     if obj is None or text is None:
         raise ConfigurationError(
@@ -163,23 +161,19 @@ def revert(site: Site, name: str, timeout_s: float) -> Deployed:
     before = json.loads(text)
     service = str(before["metadata"]["name"])
     left = acting.stable_of(cluster, name, traffic)
-    if not left:
-        raise ConfigurationError(
-            f"{name}: somebody gave its paths different weights, so who serves it is not known",
-            hint=f"kubectl edit {traffic.carrier.lower()} {name}: the same weights in every rule",
-        )
     if service == left:
         return Deployed(service, 0.0, {service: 100}, ())
     if cluster.get(traffic.served, service) is None:
         bring_back(cluster, traffic, before)
     try:
         ready_s = _until_ready(site, service, timeout_s)
-    except NotReady:
-        cluster.delete(traffic.served, service)
+        gone = cluster.get(traffic.served, left)
+        marks = {acting.PREVIOUS: acting.snapshot(gone)} if gone is not None else {}
+        _shift(site, name, service, marks, left=left)
+    except LifecycleError:
+        if not _wanted(site, name, service):
+            cluster.delete(traffic.served, service)
         raise
-    gone = cluster.get(traffic.served, left)
-    marks = {acting.PREVIOUS: acting.snapshot(gone)} if gone is not None else {}
-    _shift(site, name, service, marks)
     _until_routed(site, name, service)
     cluster.delete(traffic.served, left)
     return Deployed(service, ready_s, {service: 100}, (left,))
@@ -231,22 +225,42 @@ def _seen(obj: Object) -> tuple[bool, str]:
     return ready(obj)
 
 
-def _routed(site: Site, name: str, service: str) -> bool:
-    """Return whether a version has users, as far as the carrier tells."""
+def _wanted(site: Site, name: str, service: str) -> bool:
+    """Return whether a version has users, as far as the carrier tells, or is in a rollout."""
     current = site.cluster.get(site.traffic.carrier, name)
     if current is None:
         return False
-    shares = site.traffic.weights_of(current)
-    return shares.get(service, 0) > 0 or not shares  # paths that disagree tell nothing
+    shares, record = site.traffic.weights_of(current), acting.record_of(current)
+    rolled = record is not None and not record.over and service in (record.candidate, record.stable)
+    return rolled or shares.get(service, 0) > 0 or not shares  # paths that disagree tell nothing
 
 
 def _shift(
-    site: Site, name: str, service: str, marks: Mapping[str, str] = MappingProxyType({})
+    site: Site,
+    name: str,
+    service: str,
+    marks: Mapping[str, str] = MappingProxyType({}),
+    *,
+    left: str = "",
 ) -> None:
-    """Give a service all of the name's traffic."""
+    """Give a service all of the name's traffic; if it is `left`'s, where that is given.
+
+    Raises:
+        ConfigurationError: A rollout goes on: it alone moves weights.
+        Conflict: Another version took over.
+    """
     cluster, traffic = site.cluster, site.traffic
     while True:
         current = cluster.get(traffic.carrier, name)
+        if current is not None:
+            record, shares = acting.record_of(current), traffic.weights_of(current)
+            if record is not None and not record.over:
+                raise acting.going_on(name, record)
+            if left and shares not in ({left: 100}, {service: 100}):
+                raise Conflict(
+                    f"{name}: {acting.told(shares)} meanwhile, and {left} was to be replaced",
+                    hint=f"{site.hint} shows what is served; then decide again",
+                )
         try:
             if current is None:
                 current = cluster.create(traffic.carrying(name, {service: 100}))

@@ -134,7 +134,11 @@ class Deadlines(_Part):
 
     warmup_s: float = Field(120.0, gt=0, description="Until warm, or it is rolled back.")
     shadow_s: float = Field(3600.0, gt=0, description="Until proven in shadow; see inconclusive.")
-    step_s: float = Field(3600.0, gt=0, description="Per step of the ramp; see inconclusive.")
+    step_s: float = Field(
+        3600.0,
+        gt=0,
+        description="Per step of the ramp; see inconclusive. Where soak_s is waited for, besides it.",
+    )
     held_s: float = Field(7200.0, gt=0, description="Held this long, it is rolled back.")
 
 

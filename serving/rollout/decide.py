@@ -24,6 +24,9 @@ from serving.rollout.record import NOT_KEPT, Doubt, Phase, Record
 ROLLBACK_S = 120.0
 """How long traffic may take to leave a candidate before a person is asked to look."""
 
+_PROMOTABLE: tuple[Phase, ...] = ("shadow", "ramp", "soak")
+"""Where a person's word counts: the candidate answers there."""
+
 _RATE_S = 60.0
 """How long requests are counted before a step is called thin."""
 
@@ -123,7 +126,8 @@ def next_action(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> A
             return _rolling_back(record, seen)
         case "deploying" | "warmup" | "shadow" | "ramp" | "soak":
             action = (
-                _asked(record)
+                _orphaned(record, seen)
+                or _asked(record)
                 or _deleted(record, seen)
                 or _accused(record, verdict, judge)
                 or _held(record, verdict, seen, judge)
@@ -142,6 +146,29 @@ def roll_back(reason: str) -> Shift:
     return Shift("rolling_back", 0, reason)
 
 
+def _orphaned(record: Record, seen: Seen) -> Action | None:
+    """Without its stable version a rollout must not go back to it, whatever was asked or seen.
+
+    A candidate that has all users, and serves them, takes over; else a person has to say what
+    becomes of the users, and no deadline does it for them.
+    """
+    asked_back = record.command in ("rollback", "abandon")
+    if seen.stable_exists or not seen.candidate_exists or (asked_back and not record.weight):
+        return None  # the last: nobody is led elsewhere for it
+    if record.command == "promote" and record.phase in _PROMOTABLE:
+        return _promoted_by_a_person()
+    what = f"somebody deleted {record.stable}, the stable version"
+    if record.phase == "soak" and seen.ready:
+        return Shift("promoted", 100, f"{what}: all users are the candidate's, which is ready")
+    reason = f"{what}, so there is nothing to go back to: create it again, or promote"
+    known = record.held == "edited" and record.reason == reason and not record.command
+    return Stay(reason) if known else Hold("edited", reason)
+
+
+def _promoted_by_a_person() -> Shift:
+    return Shift("soak", 100, "a person asked for it, before the evidence did")
+
+
 def _asked(record: Record) -> Action | None:
     """What was asked for comes first."""
     match record.command:
@@ -149,8 +176,8 @@ def _asked(record: Record) -> Action | None:
             return roll_back("a person asked for it")
         case "abandon":
             return roll_back("its run ended before it was decided, and nobody looked after it")
-        case "promote" if record.phase in ("shadow", "ramp", "soak"):
-            return Shift("soak", 100, "a person asked for it, before the evidence did")
+        case "promote" if record.phase in _PROMOTABLE:
+            return _promoted_by_a_person()
         case "pause" if record.held != "paused":
             return Hold("paused", "a person paused it")
         case "resume":  # also when nothing is held: a command must not wait for the next hold
@@ -282,7 +309,7 @@ def _ramp(record: Record, verdict: Verdict, seen: Seen, judge: Judge) -> Action:
     watched_s = record.watched_s(record.read_at or seen.now)
     if record.step >= len(policy.proof) and watched_s < policy.soak_s:
         shown = f"{record.weight} % watched for {watched_s:.0f} of {policy.soak_s:g} s"
-        return _in_time(spent_s, policy.deadlines.step_s, shown)
+        return _in_time(spent_s, policy.deadlines.step_s + policy.soak_s, shown)
     shown = f"{record.evidence.requests:,} live requests"
     if record.step + 1 < len(policy.steps):
         reason = thin or f"proven live at {record.weight} % ({shown})"
@@ -313,10 +340,10 @@ def _thin(record: Record, missing: list[str], judge: Judge) -> str:
 
 def _soak(record: Record, seen: Seen, policy: Rollout) -> Action:
     spent_s = seen.now - record.entered_at
+    limit_s = policy.deadlines.step_s + policy.soak_s
     if seen.routed != {record.candidate: 100, record.stable: 0}:
-        return _in_time(spent_s, policy.deadlines.step_s, "100 % are not routed yet")
+        return _in_time(spent_s, limit_s, "100 % are not routed yet")
     if not seen.ready and record.settled_at != NOT_KEPT:
-        limit_s = policy.deadlines.step_s
         return _in_time(spent_s, limit_s, "all users' version is not ready", seen.why)
     settled_s = record.watched_s(seen.now)
     if settled_s < policy.soak_s:

@@ -198,4 +198,40 @@ def test_where_nothing_was_promoted_there_is_nothing_to_revert_to(tmp_path: Path
     acting.begin(world, acting.FileLog(tmp_path), "m", first, policy)
     with pytest.raises(ConfigurationError, match="goes on") as problem:
         revert(Site(world, world.routed), "m", 1.0)
-    assert problem.value.hint == "penstock rollout rollback m"
+    assert "penstock rollout rollback m" in problem.value.hint
+
+
+def test_a_version_that_a_rollout_compares_with_is_not_deployed_over_it(tmp_path: Path) -> None:
+    """Somebody runs the old spec again while its successor has users."""
+    world, policy = World(), Rollout()
+    world.deploy(1)
+    propose(world, SPEC, Release(2, "file:///two", Digest.of(b"two")))
+    first = first_record("m-v2", "m-v1", policy, 0.0)
+    acting.begin(world, acting.FileLog(tmp_path), "m", first, policy)
+    before = world.get("HTTPRoute", "m")
+    with pytest.raises(ConfigurationError, match="a rollout of m-v2 goes on"):
+        world.deploy(1)
+    assert world.get("HTTPRoute", "m") == before
+    assert world.get("InferenceService", "m-v2") is not None
+
+
+def test_what_is_gone_back_to_does_not_replace_a_version_that_came_meanwhile(
+    tmp_path: Path,
+) -> None:
+    world = _promoted(tmp_path)
+
+    def somebody_moves_the_users(_: float) -> None:
+        route, served = world.get("HTTPRoute", "m"), world.get("InferenceService", "m-v1")
+        assert route is not None
+        assert served is not None
+        world.replace(acting.LOCAL.weighted(route, {"m-v3": 100}))
+        world.replace_status(
+            {**served, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+        )
+
+    world.starts = False
+    site = Site(world, world.routed, on_wait=somebody_moves_the_users)
+    with pytest.raises(Conflict, match="m-v2 was to be replaced"):
+        revert(site, "m", 5.0)
+    assert world.routed() == {"m-v3": 100}
+    assert [o["metadata"]["name"] for o in world.list("InferenceService")] == ["m-v2"]

@@ -17,6 +17,8 @@ from serving import controller as acting
 from serving import lease
 from serving.cluster import Cluster
 from serving.controller import Controller, FileLog, record_of
+from serving.kserve.facts import Facts
+from serving.kserve.traffic import LlmTraffic, RouteTraffic
 from serving.manifests import weights_of
 from serving.rollout import events
 from serving.rollout.record import Record, digest_of, first_record
@@ -314,6 +316,40 @@ def test_a_second_rollout_waits_for_the_first(tmp_path: Path) -> None:
         acting.begin(stage.cluster, stage.log, NAME, other, POLICY)
     again = acting.begin(stage.cluster, stage.log, NAME, stage.record, POLICY)
     assert again.to_json() == stage.record.to_json()
+
+
+def test_what_took_over_meanwhile_is_not_replaced_by_what_was_deleted(tmp_path: Path) -> None:
+    """A third version was compared with the first; until it was uploaded the second took over."""
+    stage = Stage(tmp_path, GOOD)
+    late = first_record("m-v3", acting.stable_of(stage.cluster, NAME), POLICY, stage.world.now)
+    stage.run()
+    with pytest.raises(Conflict, match="m-v2 took over while m-v3 was prepared"):
+        acting.begin(stage.cluster, stage.log, NAME, late, POLICY)
+    assert stage.weights == {CANDIDATE: 100}
+    assert stage.record.phase == "promoted"
+
+
+def test_users_whom_another_mechanism_leads_are_not_led_by_this_one(tmp_path: Path) -> None:
+    cluster, traffic = MemoryCluster(), RouteTraffic(Facts())
+    cluster.create(LlmTraffic(Facts()).carrying(NAME, {STABLE: 100}))
+    first = first_record(CANDIDATE, STABLE, POLICY, 0.0)
+    for asked in (
+        lambda: acting.stable_of(cluster, NAME, traffic),
+        lambda: acting.begin(cluster, FileLog(tmp_path), NAME, first, POLICY, traffic=traffic),
+    ):
+        with pytest.raises(ConfigurationError, match="leads to something else") as refused:
+            asked()
+        assert "target.kserve.mode" in refused.value.hint
+
+
+def test_a_route_that_somebody_extended_tells_nobody_who_serves() -> None:
+    cluster, traffic = MemoryCluster(), RouteTraffic(Facts())
+    route = traffic.carrying(NAME, {STABLE: 100})
+    moved = {"type": "RequestRedirect", "requestRedirect": {"scheme": "https"}}
+    route["spec"]["rules"].append({"matches": [{"path": {"value": "/old"}}], "filters": [moved]})
+    cluster.create(route)
+    with pytest.raises(ConfigurationError, match="different weights"):
+        acting.stable_of(cluster, NAME, traffic)
 
 
 def test_the_certificate_replays_and_notices_every_change(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from penstock.core.spec import Rollout
-from serving.rollout.decide import Action, Hold, Seen, Shift, Stay, next_action
+from serving.rollout.decide import Action, Hold, Resume, Seen, Shift, Stay, next_action
 from serving.rollout.judge import Judge
 from serving.rollout.record import Command, Phase, Record, first_record
 
@@ -123,3 +123,62 @@ def test_a_candidate_that_does_not_start_is_rolled_back_with_the_reason(why: str
     assert action == Stay(f"the candidate is not ready{because}")
     action = next_action(first, verdict, replace(waiting, now=waiting.now + 1), JUDGE)
     assert action == Shift("rolled_back", 0, f"the candidate is not ready after 181 s{because}")
+
+
+def _without_stable(phase: Phase, weight: int, **changed: object) -> Record:
+    first = first_record("m-v2", "m-v1", POLICY, BEGUN)
+    return replace(first, phase=phase, weight=weight, **changed)
+
+
+def _orphaned(record: Record, *, after_s: float = 1.0, ready: bool = True) -> Action:
+    seen = Seen(BEGUN + after_s, ready=ready, warm=True, stable_exists=False)  # nothing resolves
+    return next_action(record, JUDGE.verdict(record.evidence), seen, JUDGE)
+
+
+@pytest.mark.parametrize("command", ["", "rollback", "abandon", "pause", "resume"])
+@pytest.mark.parametrize("after_s", [1.0, 1e6])
+def test_users_are_not_led_back_to_a_stable_version_that_somebody_deleted(
+    command: Command, after_s: float
+) -> None:
+    action = _orphaned(_without_stable("ramp", 25, command=command), after_s=after_s)
+    assert isinstance(action, Hold)
+    assert action.doubt == "edited"
+    assert "somebody deleted m-v1, the stable version" in action.reason
+    held = _without_stable("ramp", 25, held="edited", held_at=BEGUN, reason=action.reason)
+    assert _orphaned(held, after_s=1e6) == Stay(action.reason), "no deadline does it"
+
+
+def test_a_candidate_that_has_everybody_takes_over_from_a_stable_version_that_is_gone() -> None:
+    action = _orphaned(_without_stable("soak", 100), after_s=5000)
+    assert isinstance(action, Shift)
+    assert (action.phase, action.weight) == ("promoted", 100)
+    assert isinstance(_orphaned(_without_stable("soak", 100), ready=False), Hold)
+
+
+def test_a_person_may_promote_without_a_stable_version_and_go_back_where_nobody_moves() -> None:
+    action = _orphaned(_without_stable("shadow", 0, command="promote"))
+    assert isinstance(action, Shift)
+    assert (action.phase, action.weight) == ("soak", 100)
+    action = _orphaned(_without_stable("shadow", 0, command="rollback"))
+    assert isinstance(action, Shift)
+    assert action.phase == "rolling_back"
+
+
+def test_when_it_is_there_again_the_rollout_goes_on() -> None:
+    held = _without_stable("ramp", 10, held="edited", held_at=BEGUN, reason="somebody deleted m-v1")
+    assert isinstance(_decide(held, 1), Resume)
+
+
+def test_a_soak_of_a_day_is_not_ended_by_a_steps_deadline_of_an_hour() -> None:
+    policy = Rollout(soak_s=86_400.0)
+    judge, first = Judge(policy), first_record("m-v2", "m-v1", policy, BEGUN)
+    watched = replace(first, phase="ramp", step=2, weight=50, settled_at=BEGUN + 1)
+    later = replace(watched, evidence_at=BEGUN + 7200, read_at=BEGUN + 7200)
+    assert isinstance(_decide(later, 7200, judge), Stay)
+    soaked = replace(watched, phase="soak", weight=100)
+    seen = Seen(BEGUN + 7200, ready=True, warm=True, routed=None)
+    assert isinstance(next_action(soaked, judge.verdict(first.evidence), seen, judge), Stay)
+    late = replace(seen, now=BEGUN + 86_400 + 3601)
+    action = next_action(soaked, judge.verdict(first.evidence), late, judge)
+    assert isinstance(action, Shift)
+    assert action.phase == "rolling_back"

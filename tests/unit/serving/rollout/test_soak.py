@@ -71,7 +71,7 @@ def test_what_was_torn_proves_nothing_and_the_watch_begins_anew() -> None:
 
 def test_one_that_never_answers_ends_in_time() -> None:
     policy = POLICY.model_copy(update={"stale_after_s": 1e6})
-    late = BEGUN + policy.deadlines.step_s + 1
+    late = BEGUN + policy.deadlines.step_s + policy.soak_s + 1
     seen = Seen(late, ready=True, routed={"m-v2": 50, "m-v1": 50})
     action = step(_in("ramp", 50), Batch(), seen, Judge(policy)).action
     assert isinstance(action, Shift)
@@ -96,7 +96,7 @@ def test_a_version_that_does_not_serve_is_not_promoted() -> None:
     down = Seen(BEGUN + 60, ready=False, why="pod m-v2-x: it was taken away", routed=routed)
     made = step(record, Batch(), down, JUDGE)
     assert made.action == Stay("all users' version is not ready: pod m-v2-x: it was taken away")
-    late = replace(down, now=BEGUN + POLICY.deadlines.step_s + 1)
+    late = replace(down, now=BEGUN + POLICY.deadlines.step_s + POLICY.soak_s + 1)
     action = step(record, Batch(), late, JUDGE).action
     assert isinstance(action, Shift)
     assert action.phase == "rolling_back"
