@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from penstock.cli.rollout_keeper import Duty, Keeper
 from penstock.core.errors import Conflict
 from penstock.core.spec import Rollout
 from serving import controller as acting
-from serving.cluster import Kind, Object
+from serving.cluster import ANY, Kind, Object, labelled
 from serving.manifests import route, weights_of
 from serving.rollout.decide import Seen
 from serving.rollout.evidence import BUCKETS, Arm, Batch, Pairs
@@ -57,9 +57,10 @@ class TextCluster:
         text = self._texts.get((kind, name))
         return None if text is None else json.loads(text)
 
-    def list(self, kind: Kind) -> list[Object]:
-        """Return all objects of a kind."""
-        return [json.loads(text) for key, text in list(self._texts.items()) if key[0] == kind]
+    def list(self, kind: Kind, *, labels: Mapping[str, str] = ANY) -> list[Object]:
+        """Return all objects of a kind with these labels."""
+        found = [json.loads(text) for key, text in list(self._texts.items()) if key[0] == kind]
+        return [obj for obj in found if labelled(obj, labels)]
 
     def create(self, obj: Object, *, dry_run: bool = False) -> Object:
         """Store a new object."""

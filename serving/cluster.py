@@ -7,10 +7,14 @@ left out (defaults, bookkeeping in `metadata`); it changes none that were writte
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 Object = dict[str, Any]
+ANY: Mapping[str, str] = MappingProxyType({})
+"""Labels that every object has."""
+
 Kind = Literal[
     "InferenceService",
     "LLMInferenceService",
@@ -41,6 +45,12 @@ Kind = Literal[
 ]
 
 
+def labelled(obj: Object, labels: Mapping[str, str]) -> bool:
+    """Return whether an object has all these labels."""
+    has: Mapping[str, str] = obj["metadata"].get("labels", {})
+    return labels.items() <= has.items()
+
+
 class Cluster(Protocol):
     """Reads and writes objects of one namespace. Every write is a compare-and-swap."""
 
@@ -48,8 +58,8 @@ class Cluster(Protocol):
         """Return the object, or None if there is none."""
         ...
 
-    def list(self, kind: Kind) -> list[Object]:
-        """Return all objects of a kind, by name."""
+    def list(self, kind: Kind, *, labels: Mapping[str, str] = ANY) -> list[Object]:
+        """Return all objects of a kind, by name: those that have all these labels."""
         ...
 
     def create(self, obj: Object, *, dry_run: bool = False) -> Object:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -297,6 +298,27 @@ def stable_of(cluster: Cluster, name: str, traffic: Traffic = LOCAL) -> str:
     """
     obj = cluster.get(traffic.carrier, name)
     return "" if obj is None else _stable_in(obj, traffic)
+
+
+def loser_is_there(cluster: Cluster, traffic: Traffic, obj: Object, record: Record) -> bool:
+    """Return whether what lost a rollout has yet to be removed.
+
+    What was made later is another candidate, and what has users was gone back to.
+
+    Args:
+        cluster: Where the objects are.
+        traffic: How traffic is split there.
+        obj: The carrier.
+        record: Its record, of a rollout that is over.
+    """
+    loser = record.stable if record.phase == "promoted" else record.candidate
+    if traffic.weights_of(obj).get(loser):
+        return False
+    found = cluster.get(traffic.served, loser)
+    if found is None:
+        return False
+    made = found["metadata"].get("creationTimestamp")
+    return made is None or datetime.fromisoformat(made).timestamp() <= record.entered_at
 
 
 def going_on(name: str, record: Record) -> ConfigurationError:

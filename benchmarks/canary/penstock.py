@@ -6,7 +6,7 @@ back. Shadow is replay, at the rate of the default policy, as in the product.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from benchmarks.canary.outcomes import PROMOTE, ROLL_BACK, Ledger, Outcomes
 from benchmarks.canary.scenarios import Scenario
 from benchmarks.canary.world import TICK_S, World
 from penstock.core.spec import Rollout
-from serving.cluster import Kind, Object
+from serving.cluster import ANY, Kind, Object, labelled
 from serving.controller import Controller, begin, weights
 from serving.manifests import route
 from serving.rollout.decide import Seen
@@ -40,9 +40,10 @@ class OneObject:
         """Return the object."""
         return self._objects.get((kind, name))
 
-    def list(self, kind: Kind) -> list[Object]:
-        """Return all objects of a kind."""
-        return [obj for (found, _), obj in self._objects.items() if found == kind]
+    def list(self, kind: Kind, *, labels: Mapping[str, str] = ANY) -> list[Object]:
+        """Return all objects of a kind with these labels."""
+        objects = self._objects.items()
+        return [obj for (of, _), obj in objects if of == kind and labelled(obj, labels)]
 
     def create(self, obj: Object, *, dry_run: bool = False) -> Object:
         """Store an object."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -13,7 +14,13 @@ from components.steps.context import Context, write_atomically
 from components.steps.measuring import items_of
 from components.steps.scoring import latency
 from components.steps.verbs import catalog_of, checkpoint_of, spec_of
-from penstock.core.errors import ConfigurationError, RolledBack, ServingError, Unproven
+from penstock.core.errors import (
+    ConfigurationError,
+    LogCut,
+    RolledBack,
+    ServingError,
+    Unproven,
+)
 from penstock.core.manifest import Manifest
 from penstock.core.settings import Settings
 from penstock.core.spec import ModelSpec, Rollout
@@ -22,15 +29,17 @@ from registry.publish import publish
 from serving import controller as acting
 from serving import deploy as serving_versions
 from serving import lease
+from serving.cluster import Object
 from serving.completer import Completion, Message
 from serving.gitops import steps as rendered_steps
 from serving.gpus.surge import Beside, Refuse
+from serving.kube.errors import Unreachable
 from serving.manifests import Release, service_name, version_of
 from serving.rollout import events
-from serving.rollout.decide import Stay
 from serving.rollout.judge import Judge
 from serving.rollout.loan import Loan
 from serving.rollout.record import Record, first_record
+from serving.rollout.step import Step
 from serving.runtimes.launch import patient
 from serving.targets.choose import target_of
 from serving.targets.target import Target
@@ -40,6 +49,14 @@ if TYPE_CHECKING:
 
 _USERS_S = 5.0
 """Between two readings of what users noticed."""
+
+_OUTAGE_S = 900.0
+"""How long a cluster may not answer while a rollout goes on: upgrading a control plane takes
+minutes."""
+
+_LOSER_S = 120.0
+"""How long the gateway may take to tell that what lost has no users; `penstock controller` removes
+what is left after it."""
 
 _WARM_UP_REQUESTS = 24
 _ANSWERS_S, _AGAIN_S = 15.0, 0.5
@@ -160,11 +177,10 @@ def rollout(context: Context, spec: str, version: str) -> str:
     users = _Users(target, model.name, record)
     record = _drive(context, target, model.name, policy, users)
     outcome = "promoted" if record.phase == "promoted" else "rolled_back"
-    text = events.certificate(acting.policy_text(obj), record, target.log.lines(model.name))
-    path = settings.run_dir / "rollout" / "certificate.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)
-    replayed = events.verify(text)
+    if outcome == "promoted":  # before all else: whatever comes now, this is what users have
+        promoted(settings, model.name, service)
+    target.forget_prompts(service)
+    certificate, replayed = _certified(settings, target, model.name, obj, record)
     context.detail |= {
         "candidate": record.candidate,
         "stable": record.stable,
@@ -173,19 +189,32 @@ def rollout(context: Context, spec: str, version: str) -> str:
         "decision_s": record.entered_at - record.started_at,
         "pairs": record.evidence.pairs,
         **users.counted(),
-        "certificate": str(path),
+        "certificate": certificate,
         "curve": curve(policy, replayed),
         "bounds": {"rollback": 1 / policy.false_rollback, "proof": 1 / policy.missed},
     }
-    target.forget_prompts(service)
     if outcome == "promoted":
-        promoted(settings, model.name, service)
         return outcome
     lost = Unproven if events.undecided(replayed) else RolledBack
+    proof = f"; penstock rollout certificate verify {certificate}" if certificate else ""
     raise lost(
         f"{record.candidate} was rolled back: {record.reason}",
-        hint=f"{record.stable} is served as before; penstock rollout certificate verify {path}",
+        hint=f"{record.stable} is served as before{proof}",
     )
+
+
+def _certified(
+    settings: Settings, target: Target, name: str, obj: Object, record: Record
+) -> tuple[str, list[events.Replayed]]:
+    """Write the certificate; return its path and what it proves, or nothing: the log was cut."""
+    try:
+        text = events.certificate(acting.policy_text(obj), record, target.log.lines(name))
+    except LogCut:
+        return "", []
+    path = settings.run_dir / "rollout" / "certificate.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text)
+    return str(path), events.verify(text)
 
 
 def promoted(settings: Settings, name: str, service: str) -> bool:
@@ -267,17 +296,29 @@ class _Users:
 
 
 def _drive(context: Context, target: Target, name: str, policy: Rollout, users: _Users) -> Record:
-    """Look until the rollout is over and what lost is gone; return the last record."""
+    """Look until the rollout is over and what lost is gone; return the last record.
+
+    A cluster that does not answer for a while is asked again: what was recorded is not lost.
+    """
     cluster, never = target.cluster, threading.Event()
     owner = f"run-{context.settings.run_id}"
     world = target.world(name, policy)
     controller = acting.Controller(cluster, target.log, world, owner, traffic=target.traffic)
+    answered = time.monotonic()
     try:
         while True:
-            made = controller.look(name)
+            try:
+                made = controller.look(name)
+                record, left = _state(target, name, made)
+            except Unreachable as problem:
+                if time.monotonic() - answered > _OUTAGE_S:
+                    raise
+                context.progress(0, 1, f"{problem}")
+                never.wait(target.look_s)
+                continue
+            answered = time.monotonic()
             users.look()
-            record = made.record if made is not None else _recorded(target, name)
-            if record.over and (made is None or isinstance(made.action, Stay)):
+            if record.over and (not left or time.time() - record.entered_at > _LOSER_S):
                 return record
             held = f", held: {record.held}" if record.held else ""
             unit = f"pairs, {record.evidence.requests} live, {record.phase} {record.weight} %{held}"
@@ -285,7 +326,20 @@ def _drive(context: Context, target: Target, name: str, policy: Rollout, users: 
             never.wait(target.look_s)
     finally:
         world.close()
-        lease.release(cluster, name, owner)
+        with suppress(Unreachable):  # it runs out by itself
+            lease.release(cluster, name, owner)
+
+
+def _state(target: Target, name: str, made: Step | None) -> tuple[Record, bool]:
+    """Return the record, and whether we have yet to remove what lost."""
+    if made is not None and not made.record.over:
+        return made.record, False
+    obj = target.cluster.get(target.traffic.carrier, name)
+    record = acting.record_of(obj) if obj is not None else None
+    if obj is None or record is None:
+        raise ServingError(f"{name}: its route is gone", hint=target.hint)
+    there = acting.loser_is_there(target.cluster, target.traffic, obj, record)
+    return record, made is not None and record.over and there
 
 
 def _prompts(model: ModelSpec) -> list[Any]:
@@ -303,14 +357,6 @@ class _Place(NamedTuple):
 
 def _place(look: events.Replayed) -> _Place:
     return _Place(look.record.phase, look.record.step, look.record.held)
-
-
-def _recorded(target: Target, name: str) -> Record:
-    obj = target.cluster.get(target.traffic.carrier, name)
-    record = acting.record_of(obj) if obj is not None else None
-    if record is None:
-        raise ServingError(f"{name}: its route is gone", hint=target.hint)
-    return record
 
 
 def _first(context: Context, target: Target, model: ModelSpec, release: Release) -> dict[str, Any]:

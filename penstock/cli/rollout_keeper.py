@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import ParamSpec, TypeVar
 
 from penstock.cli.rollout_view import held_by, place, words
@@ -199,7 +198,7 @@ class Keeper:
             return False
         if record is None or not self._duty.traffic.carries(obj):
             return False
-        return not record.over or _loser_is_there(self._duty, record)
+        return not record.over or self._loser_is_there(obj, record)
 
     def _still(self, name: str) -> Object | None:
         """Return the route as it is now, if there is still something to do."""
@@ -324,8 +323,12 @@ class Keeper:
             return True
         return held_by(self._duty.cluster, name, time.time())[0] not in ("", self._duty.owner)
 
+    def _loser_is_there(self, obj: Object, record: Record) -> bool:
+        return acting.loser_is_there(self._duty.cluster, self._duty.traffic, obj, record)
+
     def _loser_stays(self, name: str, record: Record) -> bool:
-        there = _loser_is_there(self._duty, record)
+        obj = self._duty.cluster.get(self._duty.traffic.carrier, name)
+        there = obj is not None and self._loser_is_there(obj, record)
         if there:
             waits = "what lost is removed once the gateway tells what it routes"
             self._say(f"{name}/loser", f"{name}: {waits}; next: {self._duty.hint}")
@@ -356,13 +359,3 @@ class Keeper:
     async def _blocking(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: call(*args, **kwargs))
-
-
-def _loser_is_there(duty: Duty, record: Record) -> bool:
-    """Return whether what lost has yet to be removed; what was made later is another candidate."""
-    loser = record.stable if record.phase == "promoted" else record.candidate
-    obj = duty.cluster.get(duty.traffic.served, loser)
-    if obj is None:
-        return False
-    made = obj["metadata"].get("creationTimestamp")
-    return made is None or datetime.fromisoformat(made).timestamp() <= record.entered_at

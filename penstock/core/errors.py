@@ -191,6 +191,10 @@ class DigestMismatch(StoreError):
     """Stored bytes are not the bytes that were recorded."""
 
 
+class LogCut(DigestMismatch):
+    """The log of a rollout's events does not lead to its record: what came first is gone."""
+
+
 class DiskFull(StoreError):
     """No space left; what was written is kept and a retry resumes."""
 

@@ -137,7 +137,8 @@ class Deadlines(_Part):
     step_s: float = Field(
         3600.0,
         gt=0,
-        description="Per step of the ramp; see inconclusive. Where soak_s is waited for, besides it.",
+        description="Per step of the ramp, and besides soak_s where that is waited for; see "
+        "inconclusive.",
     )
     held_s: float = Field(7200.0, gt=0, description="Held this long, it is rolled back.")
 

@@ -21,13 +21,13 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.core.errors import ConfigurationError, Conflict
-from serving.cluster import Kind, Object
+from serving.cluster import ANY, Kind, Object, labelled
 from serving.gitops import manifest
 
 _POLL_S = 0.05
@@ -82,11 +82,11 @@ class FolderCluster:
             known = self._objects.get((kind, name))
             return None if known is None else copy.deepcopy(known.obj)
 
-    def list(self, kind: Kind) -> list[Object]:
-        """Return all objects of a kind, by name."""
+    def list(self, kind: Kind, *, labels: Mapping[str, str] = ANY) -> list[Object]:
+        """Return all objects of a kind, by name: those that have all these labels."""
         with self._seen():
-            return [copy.deepcopy(self._objects[k].obj) for k in sorted(self._objects)
-                    if k[0] == kind]  # fmt: skip
+            found = [self._objects[key].obj for key in sorted(self._objects) if key[0] == kind]
+            return [copy.deepcopy(obj) for obj in found if labelled(obj, labels)]
 
     def create(self, obj: Object, *, dry_run: bool = False) -> Object:
         """Write a new file; `Conflict` if the name is taken. See `Cluster.create`."""

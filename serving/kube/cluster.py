@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, cast
 
 from penstock.core.errors import Conflict
-from serving.cluster import Kind, Object
+from serving.cluster import ANY, Kind, Object
 from serving.kube.api import Api
 from serving.kube.calls import Call, Target
 from serving.kube.errors import Absent
@@ -48,9 +48,11 @@ class KubernetesCluster:
         """Return the object, or None if there is none."""
         return self._get(self._target(kind, name), None)
 
-    def list(self, kind: Kind) -> list[Object]:
-        """Return all objects of a kind, by name."""
-        found, _ = self.api.list(self._target(kind).call("list"))
+    def list(self, kind: Kind, *, labels: Mapping[str, str] = ANY) -> list[Object]:
+        """Return all objects of a kind, by name: those that have all these labels."""
+        selector = ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
+        query = {"labelSelector": selector} if selector else {}
+        found, _ = self.api.list(self._target(kind).call("list", query=query))
         return sorted(({**_shape(kind), **obj} for obj in found), key=_name)
 
     def create(self, obj: Object, *, dry_run: bool = False) -> Object:

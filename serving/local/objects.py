@@ -8,13 +8,13 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from penstock.core.errors import Conflict
-from serving.cluster import Kind, Object
+from serving.cluster import ANY, Kind, Object, labelled
 
 _POLL_S = 0.05
 _SCHEMA = """
@@ -44,13 +44,14 @@ class SqliteCluster:
         with self._open() as db:
             return self._read(db, kind, name)
 
-    def list(self, kind: Kind) -> list[Object]:
-        """Return all objects of a kind, by name."""
+    def list(self, kind: Kind, *, labels: Mapping[str, str] = ANY) -> list[Object]:
+        """Return all objects of a kind, by name: those that have all these labels."""
         with self._open() as db:
             found = db.execute(
                 "SELECT body FROM objects WHERE kind = ? AND NOT deleted ORDER BY name", (kind,)
             )
-            return [json.loads(body) for (body,) in found]
+            read = (json.loads(body) for (body,) in found)
+            return [obj for obj in read if labelled(obj, labels)]
 
     def version(self) -> int:
         """Return the newest resource version: another one means something changed."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from penstock.core.errors import ConfigurationError, DigestMismatch
+from penstock.core.errors import ConfigurationError, DigestMismatch, LogCut
 from penstock.core.spec import Rollout
 from serving.rollout.decide import Action, Seen
 from serving.rollout.evidence import BUCKETS, SCORE_STEPS, Arm, Batch, Ints, Pairs
@@ -76,7 +76,7 @@ def lineage(chain: str, lines: Iterable[str]) -> list[str]:
     found: list[str] = []
     while chain:
         if chain not in known:
-            raise DigestMismatch(
+            raise LogCut(
                 f"the event log does not lead to the record: nothing is linked to {chain[:12]}",
                 hint="the log was cut or changed; without it the rollout cannot be proven",
             )

@@ -1,6 +1,7 @@
 """What a rollout keeps on a cluster beside its record: ConfigMaps, so that no volume is needed.
 
-An object may hold about a megabyte, and every write sends all of it; so events lie in chunks.
+An object may hold about a megabyte, and every write sends all of it; so events lie in chunks, and
+these are compressed: one look is much like the one before.
 """
 
 from __future__ import annotations
@@ -18,10 +19,15 @@ KEPT = "penstock.dev/kept"
 
 _EVENTS, _PROMPTS = "rollout-events", "rollout-prompts"
 _CHUNK_BYTES = 96 * 1024
+_TEXT_BYTES = 2 * 1024 * 1024
+"""A chunk is full when it is as large as the first of these, or its text as the second."""
+
 _CHUNKS = 64
-"""Per name, about 6 MB: some dozens of rollouts; what is older goes."""
+"""Per name, 6 MB at most, which hold up to 128 MB of events; what is older goes."""
 
 _PART_BYTES = 512 * 1024
+_LEVEL = 3
+"""Of gzip: a second of looks must not cost one."""
 
 
 class ConfigMapLog:
@@ -55,34 +61,32 @@ class ConfigMapLog:
 
     def names(self) -> list[str]:
         """Return the names that have lines."""
-        return sorted({obj["metadata"]["labels"][NAME] for obj in self._all()})
+        found = self._cluster.list("ConfigMap", labels={KEPT: _EVENTS})
+        return sorted({obj["metadata"]["labels"][NAME] for obj in found})
 
     def _write(self, name: str, number: int, line: str) -> int:
         chunk = self._cluster.get("ConfigMap", _chunk_name(name, number))
         if chunk is None:
-            self._cluster.create(_kept(_chunk_name(name, number), name, _EVENTS, lines=f"{line}\n"))
+            made = _kept(_chunk_name(name, number), name, _EVENTS)
+            self._cluster.create({**made, "binaryData": {"lines": _packed(f"{line}\n")}})
             self._cluster.delete("ConfigMap", _chunk_name(name, number - _CHUNKS))
             return number
         text = _text(chunk)
-        if len(text) + len(line) > _CHUNK_BYTES and text:
+        longer = f"{text}{line}\n"
+        packed = _packed(longer)
+        if text and (len(packed) > _CHUNK_BYTES or len(longer) > _TEXT_BYTES):
             return self._write(name, number + 1, line)
-        self._cluster.replace({**chunk, "data": {"lines": f"{text}{line}\n"}})
+        written = {key: value for key, value in chunk.items() if key != "data"}
+        self._cluster.replace({**written, "binaryData": {"lines": packed}})
         return number
 
     def _chunks(self, name: str) -> list[Object]:
-        return [obj for obj in self._all() if obj["metadata"]["labels"][NAME] == name]
-
-    def _all(self) -> list[Object]:
-        return [
-            obj
-            for obj in self._cluster.list("ConfigMap")
-            if obj["metadata"].get("labels", {}).get(KEPT) == _EVENTS
-        ]
+        return self._cluster.list("ConfigMap", labels={KEPT: _EVENTS, NAME: name})
 
 
 def keep_prompts(cluster: Cluster, candidate: str, text: str) -> None:
     """Keep a candidate's prompts, compressed; what was kept for it before is replaced."""
-    packed = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+    packed = _packed(text)
     parts = [packed[i : i + _PART_BYTES] for i in range(0, len(packed), _PART_BYTES)]
     forget_prompts(cluster, candidate)
     for number, part in enumerate(parts):
@@ -95,8 +99,7 @@ def kept_prompts(cluster: Cluster, candidate: str) -> str | None:
     parts = list(_parts(cluster, candidate))
     if not parts or len(parts) != int(parts[0]["data"]["of"]):
         return None
-    packed = "".join(part["data"]["part"] for part in parts)
-    return gzip.decompress(base64.b64decode(packed)).decode()
+    return _unpacked("".join(part["data"]["part"] for part in parts))
 
 
 def forget_prompts(cluster: Cluster, candidate: str) -> None:
@@ -117,8 +120,16 @@ def _kept(name: str, model: str, what: str, **data: str) -> Object:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": name, "labels": {NAME: model, KEPT: what}},
-        "data": data,
+        **({"data": data} if data else {}),
     }
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode(), _LEVEL, mtime=0)).decode()
+
+
+def _unpacked(packed: str) -> str:
+    return gzip.decompress(base64.b64decode(packed)).decode()
 
 
 def _chunk_name(name: str, number: int) -> str:
@@ -134,4 +145,6 @@ def _number(obj: Object) -> int:
 
 
 def _text(obj: Object) -> str:
-    return str(obj.get("data", {}).get("lines", ""))
+    """Return a chunk's lines; those of an earlier Penstock are not compressed."""
+    packed = obj.get("binaryData", {}).get("lines")
+    return _unpacked(packed) if packed else str(obj.get("data", {}).get("lines", ""))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import httpx
 
 from penstock.core.checks import refuse
-from penstock.core.errors import ConfigurationError
+from penstock.core.errors import ConfigurationError, NotReady
 from penstock.core.manifest import Manifest
 from penstock.core.replica import MOST_NODES
 from penstock.core.settings import Settings
@@ -122,6 +122,7 @@ class ClusterTarget:
         """Raise what keeps a model from being served there."""
         found = probe.look(self.cluster, self.where, rights=True)
         refuse(checks.checks(found, self.where, model))
+        self._leads_alone(model.name)
         if self.where.prometheus:
             refuse([prometheus(self.where.prometheus, self.where.namespace)])
 
@@ -191,7 +192,21 @@ class ClusterTarget:
         return PodCounters(scraper, name, candidate=candidate, stable=stable, clock=time.time)
 
     def world(self, name: str, policy: Rollout) -> ObservedWorld:
-        """Return what a rollout sees; it replays the prompts that were kept."""
+        """Return what a rollout sees; it replays the prompts that were kept.
+
+        Raises:
+            NotReady: The gateway cannot be reached: nothing could be asked.
+        """
+        here = replace(self, found=probe.look(self.cluster, self.where))  # it may have changed
+        door = here.door(name)
+        if not door.url.startswith("http"):
+            gateway = "/".join(checks.gateway_of(self.where, here.found.ingress))
+            raise NotReady(
+                f"gateway {gateway}",
+                reason="it has no address",
+                waited_s=0,
+                hint="set target.kserve.address, or --address, to the URL by which it is reached",
+            )
         obj = self.cluster.get(self.traffic.carrier, name)
         record = record_of(obj) if obj is not None else None
         prompts, max_new_tokens = list[Prompt](), MAX_NEW_TOKENS
@@ -202,8 +217,8 @@ class ClusterTarget:
             self.cluster,
             self.traffic,
             name,
-            ClusterDoors(self.door(name), self.hint),
-            partial(self.observed, name),
+            ClusterDoors(door, self.hint),
+            partial(here.observed, name),
             partial(self.counters, name),
             self.why,
             self.replaced,
@@ -227,7 +242,7 @@ class ClusterTarget:
 
     def pods(self, service: str) -> list[Object]:
         """Return a version's pods."""
-        query = {"labelSelector": _selector(service)}
+        query = {"labelSelector": self._selector(service)}
         target = ApiTarget("Pod", self.cluster.namespace)
         found, _ = self.cluster.api.list(target.call("list", query=query))
         return found
@@ -244,8 +259,36 @@ class ClusterTarget:
     @cached_property
     def _scraper(self) -> PodScraper:
         if self.where.prometheus:
-            return PrometheusScraper(self.cluster, _answering, self.where.prometheus)
-        return PodScraper(self.cluster, _answering)
+            return PrometheusScraper(self.cluster, self._answering, self.where.prometheus)
+        return PodScraper(self.cluster, self._answering)
+
+    def _answering(self, service: str) -> str:
+        """Select the pods that answer users: of those that are one replica, the leader."""
+        label = "leaderworkerset.sigs.k8s.io/worker-index"
+        others = (f"{label}!={at}" for at in range(1, MOST_NODES))
+        return ",".join([self._selector(service), *others])
+
+    def _selector(self, service: str) -> str:
+        """Select a version's pods: an InferenceService's by KServe's own label.
+
+        One that was adopted has no other, and may have any name.
+        """
+        if self.traffic.served == "InferenceService":
+            return f"serving.kserve.io/inferenceservice={service}"
+        return f"{NAME}={service.rpartition('-v')[0]},{VERSION}={version_of(service)}"
+
+    def _leads_alone(self, name: str) -> None:
+        """Refuse a name whose users another mechanism leads.
+
+        Its version would be taken for a leftover, and its users for nobody's.
+        """
+        mode = probe.led_by(self.cluster, name, self.facts, self.found)
+        chosen = checks.mechanism(self.found, self.where)
+        if mode and mode != chosen:
+            raise ConfigurationError(
+                f"{name} is served in mode {mode} already, and mode {chosen} was chosen",
+                hint=f"set target.kserve.mode: {mode}, or choose another name",
+            )
 
     def _warnings(self) -> list[Object]:
         target = ApiTarget("Event", self.cluster.namespace)
@@ -277,16 +320,3 @@ def _answered_by(door: Door) -> str | None:
     except httpx.HTTPError:
         return None
     return str(answer.headers[WEIGHTS]) if WEIGHTS in answer.headers else None
-
-
-def _answering(service: str) -> str:
-    """Select the pods that answer users: of those that are one replica together, the leader."""
-    label = "leaderworkerset.sigs.k8s.io/worker-index"
-    return ",".join([_selector(service), *(f"{label}!={at}" for at in range(1, MOST_NODES))])
-
-
-def _selector(service: str) -> str:
-    version = version_of(service)
-    if not version:  # adopted: it has KServe's labels only
-        return f"serving.kserve.io/inferenceservice={service}"
-    return f"{NAME}={service.rpartition('-v')[0]},{VERSION}={version}"

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from penstock.core.replica import Hardware
 from penstock.core.spec import KServe
-from serving.cluster import Kind, Object
+from serving.cluster import Cluster, Kind, Object
 from serving.gpus import claims
 from serving.gpus.devices import Devices, with_claims
 from serving.gpus.inventory import inventory_of
 from serving.gpus.offers import devices as of_resources
 from serving.gpus.offers import offers_of
 from serving.kserve import runtimes, standard
+from serving.kserve.facts import Facts
+from serving.kserve.traffic import IstioTraffic, LlmTraffic, RouteTraffic
 from serving.kube import KubernetesCluster
 from serving.kube.discovery import (
     allocatable,
@@ -30,10 +32,16 @@ from serving.kube.discovery import (
     served,
     server_version,
 )
+from serving.manifests import NAME
 from serving.targets.checks import Found, gateway_of, mechanism, rights_for
 
 _CONFIG, _CONFIG_NAMESPACE = "inferenceservice-config", "kserve"
 _MANAGER = "kserve-controller-manager"
+_MECHANISMS: Mapping[str, type[RouteTraffic | LlmTraffic]] = {
+    "route": RouteTraffic,
+    "istio": IstioTraffic,
+    "llmisvc": LlmTraffic,
+}
 _KINDS: tuple[Kind, ...] = (
     "InferenceService",
     "LLMInferenceService",
@@ -59,14 +67,14 @@ def look(cluster: KubernetesCluster, where: KServe, *, rights: bool = False) -> 
     """
     api = cluster.api
     kinds = {kind: served(api, kind) for kind in _KINDS}
-    config = _unless_denied(lambda: _in(cluster, _CONFIG_NAMESPACE).get("ConfigMap", _CONFIG))
+    config = unless_denied(lambda: _in(cluster, _CONFIG_NAMESPACE).get("ConfigMap", _CONFIG))
     ingress = json.loads(config["data"].get("ingress", "{}")) if config else {}
     gateway = None
     if kinds["Gateway"] and where.mode != "istio":
         namespace, name = gateway_of(where, ingress)
-        gateway = _unless_denied(lambda: _in(cluster, namespace).get("Gateway", name))
-    manager = _unless_denied(lambda: _in(cluster, _CONFIG_NAMESPACE).get("Deployment", _MANAGER))
-    there = _unless_denied(lambda: nodes(api))
+        gateway = unless_denied(lambda: _in(cluster, namespace).get("Gateway", name))
+    manager = unless_denied(lambda: _in(cluster, _CONFIG_NAMESPACE).get("Deployment", _MANAGER))
+    there = unless_denied(lambda: nodes(api))
     found = Found(
         server=server_version(api),
         kinds=kinds,
@@ -80,7 +88,7 @@ def look(cluster: KubernetesCluster, where: KServe, *, rights: bool = False) -> 
         offers=None if there is None else offers_of(there),
     )
     if mechanism(found, where) == "standard" and kinds["InferenceService"]:
-        found = replace(found, canaries=_unless_denied(lambda: _canaries(cluster)) or ())
+        found = replace(found, canaries=unless_denied(lambda: _canaries(cluster)) or ())
     if not rights:
         return found
     needed = rights_for(mechanism(found, where))
@@ -94,18 +102,38 @@ def devices(cluster: KubernetesCluster, hardware: Hardware) -> Devices | None:
     It takes nodes, and the pods of all namespaces; with claims, these and the slices, too.
     """
     api = cluster.api
-    there = _unless_denied(lambda: nodes(api))
-    pods = _unless_denied(lambda: everywhere(api, "Pod"))
+    there = unless_denied(lambda: nodes(api))
+    pods = unless_denied(lambda: everywhere(api, "Pod"))
     if there is None or pods is None:
         return None
     found = inventory_of(there, pods)
     if hardware.claim == "dra":
-        slices = _unless_denied(lambda: everywhere(api, "ResourceSlice"))
-        made = _unless_denied(lambda: everywhere(api, "ResourceClaim"))
+        slices = unless_denied(lambda: everywhere(api, "ResourceSlice"))
+        made = unless_denied(lambda: everywhere(api, "ResourceClaim"))
         if slices is None or made is None:
             return None
         found = with_claims(found, claims.free(slices, made, hardware))
     return Devices(found, hardware)
+
+
+def led_by(cluster: Cluster, name: str, facts: Facts, found: Found) -> str:
+    """Return the mechanism by which a name's users are led; empty: they are not, or nobody knows.
+
+    Args:
+        cluster: The namespace that models live in.
+        name: What is served.
+        facts: The cluster's.
+        found: What the cluster said.
+    """
+    for mode, traffic in _MECHANISMS.items():
+        known = traffic(facts)
+        if not found.kinds.get(known.carrier):
+            continue
+        obj = unless_denied(partial(cluster.get, known.carrier, name))
+        ours = obj is not None and obj["metadata"].get("labels", {}).get(NAME) == name
+        if ours and known.carries(obj):
+            return mode
+    return ""
 
 
 def _canaries(cluster: KubernetesCluster) -> tuple[tuple[Object, Object], ...]:
@@ -117,7 +145,7 @@ def _canaries(cluster: KubernetesCluster) -> tuple[tuple[Object, Object], ...]:
 
 def _there(cluster: KubernetesCluster, runtime: str) -> bool | None:
     kinds: tuple[Kind, ...] = ("ServingRuntime", "ClusterServingRuntime")
-    found = [_unless_denied(partial(_is_there, cluster, kind, runtime)) for kind in kinds]
+    found = [unless_denied(partial(_is_there, cluster, kind, runtime)) for kind in kinds]
     return True if True in found else None if None in found else False
 
 
@@ -133,7 +161,7 @@ def _in(cluster: KubernetesCluster, namespace: str) -> KubernetesCluster:
     return KubernetesCluster(cluster.api, namespace)
 
 
-def _unless_denied(ask: Callable[[], Any]) -> Any:
+def unless_denied(ask: Callable[[], Any]) -> Any:
     """Return what is there; None where it may not be read, or its kind is not served."""
     from serving.kube.errors import Forbidden, NotServed
 

@@ -75,8 +75,9 @@ class PodScraper:
             text = self._get(f"http://{pod.address}{pod.path}")
         except (httpx.HTTPError, ValueError) as problem:
             if isinstance(problem, httpx.ConnectTimeout) and self._direct is None:
-                self._direct = False
-                return self._proxied(pod)
+                text = self._proxied(pod)
+                self._direct = False  # only now: one lost packet says nothing of the network
+                return text
             raise _silent(pod, f"{type(problem).__name__}: {problem}") from problem
         self._direct = True
         return text

@@ -235,7 +235,7 @@ def _nothing_is_lost(stage: Stage, users: Users, record: Record) -> None:
     winner, loser = record.stable, record.candidate
     if record.phase == "promoted":
         winner, loser = loser, winner
-    assert stage.gone(loser), stage.logs()
+    assert stage.gone(loser, seconds=chaos.DEAF_S), stage.logs()
     target = stage.target
     for kind in (target.traffic.served, "Deployment", "Service"):
         until(
@@ -246,7 +246,8 @@ def _nothing_is_lost(stage: Stage, users: Users, record: Record) -> None:
     carrier = target.cluster.get(target.traffic.carrier, NAME)
     assert carrier is not None
     assert target.traffic.weights_of(carrier) == {winner: 100}
-    until("the winner has everything", lambda: target.observed(NAME) == {winner: 100})
+    everything = {winner: 100}
+    until("the winner has all", lambda: target.observed(NAME) == everything, chaos.DEAF_S)
     until(
         "nobody owns it any more",
         lambda: target.cluster.get("Lease", lease.name_of(NAME)) is None,

@@ -102,6 +102,13 @@ def test_list_is_by_name(cluster: Cluster) -> None:
     assert cluster.list("Lease") == []
 
 
+def test_list_may_want_labels(cluster: Cluster) -> None:
+    for name, labels in (("a", {"of": "m", "kept": "x"}), ("b", {"of": "m"}), ("c", {})):
+        cluster.create(_route(name, labels=labels))
+    for wanted, names in (({"of": "m"}, ["a", "b"]), ({"of": "m", "kept": "x"}, ["a"])):
+        assert [o["metadata"]["name"] for o in cluster.list("HTTPRoute", labels=wanted)] == names
+
+
 def test_replace_wants_the_version_that_was_read(cluster: Cluster) -> None:
     read = cluster.create(_route())
     written = cluster.replace({**read, "spec": _spec("two.example")})

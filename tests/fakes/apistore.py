@@ -92,7 +92,14 @@ class Store:
         return copy.deepcopy(found)
 
     def list(self, where: Where, query: Mapping[str, str]) -> Object:
-        keys = sorted(key for key in self._objects if key[:2] == where.collection)
+        asked = query.get("labelSelector", "")
+        labels = dict(each.split("=", 1) for each in asked.split(",") if each)
+        keys = sorted(
+            key
+            for key, obj in self._objects.items()
+            if key[:2] == where.collection
+            and labels.items() <= obj["metadata"].get("labels", {}).items()
+        )
         if query.get("continue"):
             token = json.loads(base64.b64decode(query["continue"]))
             if token["version"] < self.compacted:

@@ -6,10 +6,10 @@ import copy
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from penstock.core.errors import Conflict
-from serving.cluster import Kind, Object
+from serving.cluster import ANY, Kind, Object, labelled
 
 
 class MemoryCluster:
@@ -25,10 +25,10 @@ class MemoryCluster:
         with self._changed:
             return copy.deepcopy(self._objects.get((kind, name)))
 
-    def list(self, kind: Kind) -> list[Object]:
+    def list(self, kind: Kind, *, labels: Mapping[str, str] = ANY) -> list[Object]:
         with self._changed:
-            return [copy.deepcopy(self._objects[key]) for key in sorted(self._objects)
-                    if key[0] == kind]  # fmt: skip
+            found = [self._objects[key] for key in sorted(self._objects) if key[0] == kind]
+            return [copy.deepcopy(obj) for obj in found if labelled(obj, labels)]
 
     def create(self, obj: Object, *, dry_run: bool = False) -> Object:
         with self._changed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import yaml
 from penstock.cli.rollout_keeper import Duty, Keeper
 from penstock.core.spec import Rollout
 from serving import controller as acting
-from serving.cluster import Kind, Object
+from serving.cluster import ANY, Kind, Object
 from serving.kserve.facts import Facts
 from serving.kserve.traffic import LlmTraffic
 from serving.kube.calls import Verb
@@ -38,6 +38,10 @@ OF_PODS: set[tuple[Verb, Kind]] = {("list", "Pod"), ("list", "Event")}
 """Counters and diagnosis ask for them, beside the `Cluster` protocol."""
 
 
+FROM_OUTSIDE = ("get", "pods/proxy")
+"""How counters are read where pods cannot be reached (serving/targets/scrape.py)."""
+
+
 class Noting(MemoryCluster):
     """A cluster that notes what is done, in RBAC's words."""
 
@@ -49,9 +53,9 @@ class Noting(MemoryCluster):
         self.done.add(("get", kind))
         return super().get(kind, name)
 
-    def list(self, kind: Kind) -> list[Object]:
+    def list(self, kind: Kind, *, labels: Mapping[str, str] = ANY) -> list[Object]:
         self.done.add(("list", kind))
-        return super().list(kind)
+        return super().list(kind, labels=labels)
 
     def create(self, obj: Object, *, dry_run: bool = False) -> Object:
         self.done.add(("create", obj["kind"]))
@@ -153,4 +157,4 @@ def test_the_controller_may_do_what_it_does_and_no_more(tmp_path: Path) -> None:
 def test_a_runner_may_do_what_is_asked_for_before_a_run_and_no_more() -> None:
     mechanisms = ("route", "llmisvc", "istio")
     asked = {right for chosen in mechanisms for right in rights_for(chosen)}
-    assert _granted("runner/role.yaml") == _named(asked | OF_TRAINING)
+    assert _granted("runner/role.yaml") == _named(asked | OF_TRAINING) | {FROM_OUTSIDE}

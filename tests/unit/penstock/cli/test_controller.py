@@ -161,10 +161,10 @@ def test_what_it_promotes_becomes_champion_before_the_old_version_goes(
 
 def test_it_does_not_remove_a_candidate_made_after_the_end(tmp_path: Path) -> None:
     stage = Stage(SqliteCluster(tmp_path / "cluster.db"), tmp_path, began_at=time.time() - 3600)
-    stage.cluster.delete("InferenceService", STABLE)
     owner = acting.Controller(stage.cluster, stage.log, stage.world, "run-dead")
     while not stage.record.over:
         owner.look(NAME)
+    stage.cluster.delete("InferenceService", STABLE)
     made = {"kind": "InferenceService", "metadata": {"name": STABLE}, "spec": {}}
     stage.cluster.create(made)
     stage.keep()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -125,7 +126,7 @@ def test_a_candidate_that_does_not_start_is_rolled_back_with_the_reason(why: str
     assert action == Shift("rolled_back", 0, f"the candidate is not ready after 181 s{because}")
 
 
-def _without_stable(phase: Phase, weight: int, **changed: object) -> Record:
+def _without_stable(phase: Phase, weight: int, **changed: Any) -> Record:
     first = first_record("m-v2", "m-v1", POLICY, BEGUN)
     return replace(first, phase=phase, weight=weight, **changed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 import threading
 
@@ -14,30 +15,58 @@ from serving.targets.configmaps import (
 from tests.fakes.cluster import MemoryCluster
 
 
+def _noise(seed: int, length: int) -> str:
+    """Return text that does not become much smaller."""
+    return base64.b64encode(random.Random(seed).randbytes(length)).decode()[:length]
+
+
 def test_lines_come_back_in_order_over_many_chunks() -> None:
     cluster = MemoryCluster()
-    written = [f"{number} {'x' * 20_000}" for number in range(30)]
+    written = [f"{number} {_noise(number, 20_000)}" for number in range(30)]
     for line in written:
         ConfigMapLog(cluster).append("m", line)  # every process finds the end anew
     ConfigMapLog(cluster).append("other", "y")
     assert list(ConfigMapLog(cluster).lines("m")) == written
     assert ConfigMapLog(cluster).names() == ["m", "other"]
-    sizes = [len(obj["data"]["lines"]) for obj in cluster.list("ConfigMap")]
-    assert len(sizes) > 5
+    sizes = [len(obj["binaryData"]["lines"]) for obj in cluster.list("ConfigMap")]
+    assert len(sizes) > 3
     assert max(sizes) < 100_000
+
+
+def test_hours_of_looks_that_differ_little_have_room() -> None:
+    """A look at eight pods is some 12 kB: at one a second, 64 chunks of text lasted minutes."""
+    cluster, noise = MemoryCluster(), _noise(0, 12_000)
+    log, looks = ConfigMapLog(cluster), 400
+    for number in range(looks):
+        log.append("m", f"{noise}{number}")
+    chunks = cluster.list("ConfigMap")
+    assert len(list(log.lines("m"))) == looks
+    assert len(chunks) * 3600 / looks < 64, "an hour is kept"
+
+
+def test_lines_that_an_earlier_penstock_wrote_are_read_and_followed() -> None:
+    cluster = MemoryCluster()
+    log = ConfigMapLog(cluster)
+    log.append("m", "first")
+    (chunk,) = cluster.list("ConfigMap")
+    del chunk["binaryData"]
+    cluster.replace({**chunk, "data": {"lines": "one\ntwo\n"}})
+    log.append("m", "three")
+    assert list(log.lines("m")) == ["one", "two", "three"]
 
 
 def test_a_line_longer_than_a_chunk_is_kept_whole() -> None:
     log = ConfigMapLog(MemoryCluster())
-    for line in ("a" * 200_000, "b"):
+    long = _noise(1, 300_000)
+    for line in (long, "b"):
         log.append("m", line)
-    assert list(log.lines("m")) == ["a" * 200_000, "b"]
+    assert list(log.lines("m")) == [long, "b"]
 
 
 def test_the_oldest_chunks_go_and_the_newest_stay() -> None:
     log = ConfigMapLog(MemoryCluster())
     for number in range(70):
-        log.append("m", f"{number} {'x' * 97_000}")
+        log.append("m", f"{number} {_noise(number, 97_000)}")
     kept = [int(line.split()[0]) for line in log.lines("m")]
     assert kept == list(range(6, 70))
 

@@ -91,6 +91,21 @@ def test_an_engine_that_has_its_metrics_elsewhere_is_asked_there() -> None:
     assert [s.name for s in scraper.samples(pod)] == ["at2"]
 
 
+def test_one_lost_packet_does_not_end_the_direct_way() -> None:
+    """A network's policy may not know a new pod yet, and not every account may use the proxy."""
+    lost = iter([True, False])
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        if next(lost):
+            raise httpx.ConnectTimeout("lost")
+        return httpx.Response(200, text="counted 1\n")
+
+    scraper = _scraper(Api(allowed=False), answer)
+    with pytest.raises(NotReady):
+        scraper.samples(POD)
+    assert [s.name for s in scraper.samples(POD)] == ["counted"]
+
+
 def test_where_addresses_mean_nothing_the_api_server_is_asked() -> None:
     def answer(_request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectTimeout("no way")

@@ -52,7 +52,7 @@ def test_pods_are_asked_first_and_by_their_version() -> None:
     api = Api(pods=[POD], events=[EVENT])
     assert _why(api) == "pod m-v2-x: failed: Evicted"
     (call,) = api.asked
-    assert call.query == {"labelSelector": "penstock.dev/name=m,penstock.dev/version=2"}
+    assert call.query == {"labelSelector": "serving.kserve.io/inferenceservice=m-v2"}
 
 
 def test_without_pods_warnings_tell() -> None:
