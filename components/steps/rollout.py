@@ -175,12 +175,12 @@ def rollout(context: Context, spec: str, version: str) -> str:
         return "rendered"
     policy = acting.policy_of(obj)
     users = _Users(target, model.name, record)
-    record = _drive(context, target, model.name, policy, users)
+    record = drive(context, target, model.name, policy, users)
     outcome = "promoted" if record.phase == "promoted" else "rolled_back"
     if outcome == "promoted":  # before all else: whatever comes now, this is what users have
         promoted(settings, model.name, service)
     target.forget_prompts(service)
-    certificate, replayed = _certified(settings, target, model.name, obj, record)
+    certificate, replayed = certified(settings, target, model.name, obj, record)
     context.detail |= {
         "candidate": record.candidate,
         "stable": record.stable,
@@ -203,7 +203,7 @@ def rollout(context: Context, spec: str, version: str) -> str:
     )
 
 
-def _certified(
+def certified(
     settings: Settings, target: Target, name: str, obj: Object, record: Record
 ) -> tuple[str, list[events.Replayed]]:
     """Write the certificate; return its path and what it proves, or nothing: the log was cut."""
@@ -295,7 +295,15 @@ class _Users:
         self._on_candidate += read.candidate.requests
 
 
-def _drive(context: Context, target: Target, name: str, policy: Rollout, users: _Users) -> Record:
+def drive(
+    context: Context,
+    target: Target,
+    name: str,
+    policy: Rollout,
+    users: _Users,
+    *,
+    outage_s: float = _OUTAGE_S,
+) -> Record:
     """Look until the rollout is over and what lost is gone; return the last record.
 
     A cluster that does not answer for a while is asked again: what was recorded is not lost.
@@ -311,7 +319,7 @@ def _drive(context: Context, target: Target, name: str, policy: Rollout, users: 
                 made = controller.look(name)
                 record, left = _state(target, name, made)
             except Unreachable as problem:
-                if time.monotonic() - answered > _OUTAGE_S:
+                if time.monotonic() - answered > outage_s:
                     raise
                 context.progress(0, 1, f"{problem}")
                 never.wait(target.look_s)

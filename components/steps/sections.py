@@ -273,6 +273,8 @@ def _rollout_numbers(found: Mapping[str, Any], table: Tables) -> str:
 
 
 def _certificate(path: str) -> str:
+    if not path:
+        return "<p>No certificate: the log of its events is longer than what is kept.</p>"
     command = f"penstock rollout certificate verify {shlex.quote(path)}"
     return (
         f"<p>Certificate: <code>{escape(path)}</code><br>"

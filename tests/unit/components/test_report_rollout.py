@@ -116,6 +116,12 @@ def test_without_a_look_the_rest_is_told() -> None:
     assert "2,651" in page
 
 
+def test_a_rollout_whose_log_was_cut_has_no_certificate() -> None:
+    page = render(_run("r1", {**_found("skills-v2", curve=[]), "certificate": ""}))
+    assert "No certificate" in page
+    assert "certificate verify" not in page
+
+
 def test_the_spec_says_where_a_metric_must_prove_itself() -> None:
     ramp = [{**LOOK, "s": float(s), "phase": "ramp", "proofs": {"quality": 1.0}} for s in (0, 1)]
     metrics = {"quality": {"prove_in": ["shadow"]}}
