@@ -109,10 +109,17 @@ def observed(route: Object, facts: Facts) -> dict[str, int]:
     return {} if unobserved(route, facts) else weights_of(route)
 
 
-def unobserved(route: Object, facts: Facts) -> str:
-    """Return why the route's shares do not hold yet; empty when they do."""
+def unobserved(route: Object, facts: Facts, *, elsewhere: bool = False) -> str:
+    """Return why the route's shares do not hold yet; empty when they do.
+
+    Args:
+        route: As it was read.
+        facts: The cluster.
+        elsewhere: Whether other gateways than users' count, too: KServe's routes are at its own.
+    """
     gateway, metadata = facts.gateway, route["metadata"]
-    seen = [p for p in route.get("status", {}).get("parents", []) if _is(p, gateway, metadata)]
+    parents = route.get("status", {}).get("parents", [])
+    seen = [each for each in parents if elsewhere or _is(each, gateway, metadata)]
     if not seen:
         return f"gateway {gateway.namespace}/{gateway.name} has not looked at it yet"
     return "; ".join(

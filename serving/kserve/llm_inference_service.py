@@ -158,7 +158,9 @@ def observed(route: Object, members: Iterable[Object], facts: Facts) -> dict[str
         facts: The cluster.
     """
     wanted, theirs = weights_of(route), list(members)
-    if any(routes.unobserved(each, facts) for each in [route, *theirs]):
+    if routes.unobserved(route, facts):
+        return {}
+    if any(routes.unobserved(each, facts, elsewhere=True) for each in theirs):
         return {}
     return wanted if all(_given(shown(each)) == _given(wanted) for each in theirs) else {}
 

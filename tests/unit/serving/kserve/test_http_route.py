@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from serving.cluster import Object
 from serving.headers import SERVICE
 from serving.kserve import llm_inference_service as llm
+from serving.kserve.facts import Gateway
 from serving.kserve.http_route import (
     http_route,
     observed,
@@ -122,6 +124,16 @@ def test_a_groups_shares_hold_when_our_route_and_every_members_show_them() -> No
     assert llm.observed(ours, [unseen, member("chat-v2", new)], FACTS) == {}
     early = {**ours, "status": {}}
     assert llm.observed(early, [member("chat-v1", new), member("chat-v2", new)], FACTS) == {}
+
+
+def test_members_routes_are_at_kserves_gateway_wherever_users_come_in() -> None:
+    edge = replace(FACTS, gateway=Gateway("edge", "public"))
+    weights = {"chat-v1": 90, "chat-v2": 10}
+    ours = seen(llm.http_route("chat", weights, edge))
+    ours["status"]["parents"][0]["parentRef"] = {"name": "edge", "namespace": "public"}
+    theirs = [member(name, weights) for name in weights]
+    assert llm.observed(ours, theirs, edge) == weights
+    assert llm.observed(ours, theirs, FACTS) == {}, "ours is not at that gateway"
 
 
 def test_a_member_without_a_share_may_stand_in_a_route_or_not() -> None:
