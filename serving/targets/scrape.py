@@ -74,7 +74,8 @@ class PodScraper:
         try:
             text = self._get(f"http://{pod.address}{pod.path}")
         except (httpx.HTTPError, ValueError) as problem:
-            if isinstance(problem, httpx.ConnectTimeout) and self._direct is None:
+            unreached = isinstance(problem, httpx.ConnectTimeout | httpx.ConnectError)
+            if unreached and self._direct is None:
                 text = self._proxied(pod)
                 self._direct = False  # only now: one lost packet says nothing of the network
                 return text

@@ -106,9 +106,12 @@ def test_one_lost_packet_does_not_end_the_direct_way() -> None:
     assert [s.name for s in scraper.samples(POD)] == ["counted"]
 
 
-def test_where_addresses_mean_nothing_the_api_server_is_asked() -> None:
+@pytest.mark.parametrize("unreached", [httpx.ConnectTimeout, httpx.ConnectError])
+def test_where_addresses_mean_nothing_the_api_server_is_asked(
+    unreached: type[httpx.TransportError],
+) -> None:
     def answer(_request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectTimeout("no way")
+        raise unreached("no way")
 
     api = Api()
     scraper = _scraper(api, answer)
