@@ -21,7 +21,7 @@ from penstock.core.errors import DigestMismatch, LifecycleError, StoreError, dis
 from penstock.core.identity import Digest, ModelRef
 from penstock.core.manifest import Manifest
 from registry.published import MANIFEST, matching, read, verify_published
-from registry.store import manifest_of
+from registry.store import hash_file, manifest_of
 
 Fetch = Callable[[str, Path, Sequence[str]], None]
 """Fetches a source's files that match any of the patterns, all if there are none."""
@@ -54,7 +54,9 @@ def bring(
     """
     if not source.startswith(_MOUNTED):
         with disk_errors(folder):
-            fetch(source, folder, _patterns(source, manifest))
+            missing = _missing(source, folder, manifest)
+            if missing is None or missing:
+                fetch(source, folder, _patterns(source, missing))
             shutil.rmtree(folder / _CACHE, ignore_errors=True)  # the Hub client's notes
             if source.startswith(_HUB) and manifest is None:
                 _only_served(folder)
@@ -72,9 +74,33 @@ def bring(
     return known
 
 
-def _patterns(source: str, manifest: Manifest | None) -> Sequence[str]:
-    if manifest is not None:
-        return [*(_literally(entry.path) for entry in manifest.files), MANIFEST]
+def _missing(source: str, folder: Path, manifest: Manifest | None) -> list[str] | None:
+    """Remove what an attempt before left unfinished; return what has yet to come; None: not known.
+
+    A container that starts again finds its pod's files: those that are whole stay, and a store that
+    is down then keeps nobody from serving. A killed download leaves parts under other names, which
+    would be taken for files that somebody added.
+    """
+    if manifest is None and source.startswith(_HUB):
+        return None  # its client goes on by itself
+    known = {} if manifest is None else {entry.path: entry for entry in manifest.files}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        if path.is_dir() or (name.parts[0] == _CACHE and source.startswith(_HUB)):
+            continue
+        entry = known.get(name.as_posix())
+        size = path.stat().st_size
+        if entry is None or size != entry.size_bytes or hash_file(path) != entry.digest:
+            path.unlink()
+    if manifest is None:
+        return None
+    wanted = (entry.path for entry in manifest.files if entry.size_bytes)
+    return [each for each in wanted if not (folder / each).exists()]
+
+
+def _patterns(source: str, missing: Sequence[str] | None) -> Sequence[str]:
+    if missing is not None:
+        return [*map(_literally, missing), MANIFEST]
     return _served() if source.startswith(_HUB) else ()
 
 

@@ -16,7 +16,7 @@ from penstock.core.errors import ConfigurationError, DigestMismatch, disk_errors
 from penstock.core.manifest import Manifest
 from registry.published import MANIFEST, Teller, read, verify_published
 from registry.s3 import Bucket, S3Access, client
-from registry.store import Progress
+from registry.store import Progress, locked
 
 
 class Place(Protocol):
@@ -99,10 +99,13 @@ class _Folder:
         return True
 
     def put(self, folder: Path, manifest: Manifest, on_progress: Progress) -> None:
-        tell = Teller(manifest, on_progress)
-        with disk_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=self.root))
+        tell, name = Teller(manifest, on_progress), manifest.root.hex
+        with disk_errors(self.root), locked(self.root / f".lock-{name}"):
+            if self.has(manifest):
+                return  # whoever had the lock has done it
+            scratch = self.root / f".new-{name}"
+            shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
+            scratch.mkdir()
             try:
                 for entry in manifest.files:
                     (scratch / entry.path).parent.mkdir(parents=True, exist_ok=True)

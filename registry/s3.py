@@ -46,10 +46,13 @@ class Bucket:
     """Larger files are sent in parts of this size."""
 
     def has(self, manifest: Manifest) -> bool:
-        """Return whether the manifest is there, and so all it lists."""
+        """Return whether the manifest is there, and all it lists: something may have expired."""
         with refusals(self._where(manifest, MANIFEST)):
-            body = self._body(self._key(manifest, MANIFEST))
-        return body is not None and body == manifest.to_json()
+            if self._body(self._key(manifest, MANIFEST)) != manifest.to_json():
+                return False
+            with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+                keys = [self._key(manifest, entry.path) for entry in manifest.files]
+                return all(pool.map(self._holds, keys, manifest.files))
 
     def put(self, folder: Path, manifest: Manifest, on_progress: Progress) -> None:
         """Send what is not there yet, the manifest last."""
@@ -234,7 +237,8 @@ def _status(problem: Any) -> int:
 @contextmanager
 def refusals(
     where: str,
-    needs: str = "PutObject, GetObject, ListBucketMultipartUploads, ListMultipartUploadParts",
+    needs: str = "ListBucket, PutObject, GetObject, ListBucketMultipartUploads, "
+    "ListMultipartUploadParts",
 ) -> Iterator[None]:
     """Turn the client's errors into ours.
 

@@ -55,13 +55,13 @@ class Hardware(Part):
         None,
         pattern=r"^\d+(\.\d+|m)?$",
         description="CPU of one replica on a cluster, as Kubernetes writes it: 2, 500m; null: 1 "
-        "for the CPU engine, 4 beside devices.",
+        "for the CPU engine, 4 beside one device, and 2 per device and 4 more beside several.",
     )
     memory: str | None = Field(
         None,
         pattern=r"^\d+(Ki|Mi|Gi|Ti)$",
         description="Memory of one replica on a cluster: 2Gi; null: 2Gi for the CPU engine, 32Gi "
-        "beside devices.",
+        "beside one device, and 16Gi for each further one.",
     )
 
     @property

@@ -32,6 +32,11 @@ def of(version: Object, replicas: int) -> list[Object]:
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": {"name": metadata["name"], "labels": own, "ownerReferences": [owner]},
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": own}},
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": own},
+            # pods that serve nobody keep no node from being emptied
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
     }
     return [budget]

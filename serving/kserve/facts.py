@@ -26,12 +26,29 @@ class Gateway:
         return [f"{name}-{namespace}.{self.domain}", f"{name}.{namespace}.{self.domain}"]
 
 
+_MORE_GI = 16
+"""Memory for each device beside the first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     """What a container asks for and may use; equal, so that no neighbour changes its latency."""
 
     cpu: str
     memory: str
+
+    def beside(self, devices: int) -> Resources:
+        """Return what a pod with so many devices has, where this is for one.
+
+        vLLM's documentation ("CPU Resources for GPU Deployments") asks for two threads of a core
+        for each of its 2 + N processes; for one device that is more than small nodes have, and
+        stays as it was. Memory is a guess: a process per device, and what they share.
+        """
+        if devices == 1:
+            return self
+        cpu = 2 * (2 + devices)
+        memory = int(self.memory.removesuffix("Gi")) + _MORE_GI * (devices - 1)
+        return Resources(str(cpu), f"{memory}Gi")
 
     def to_object(self, resource: str = "", devices: int = 0) -> Object:
         """Return Kubernetes' form, with devices if there are any."""

@@ -82,7 +82,9 @@ def inference_service(
                     "image": serving_runtimes.image(engine.of, facts),
                     **engine.instead(spec),
                     **runtimes.pinned(engine, spec, facts),
-                    "resources": runtimes.resources(spec, facts),
+                    "resources": runtimes.resources(
+                        spec, facts, storage.on_disk(release, manifest)
+                    ),
                     "volumeMounts": [storage.model_mount(release)],
                     "lifecycle": {"preStop": {"sleep": {"seconds": facts.drain_s}}},
                     **runtimes.LAST_WORDS,

@@ -196,7 +196,7 @@ def _pods(spec: ModelSpec, release: Release, facts: Facts, manifest: Manifest | 
     a preset that it does not ship (`config_merge.go`), and without either the group has one pod
     (`ParallelismSpec.GetSize`). Only the leader answers.
     """
-    chosen, container = runtimes.engine(spec), _container(spec, release, facts)
+    chosen, container = runtimes.engine(spec), _container(spec, release, facts, manifest)
     answering = {**container, **runtimes.probes(chosen, spec, PORT, manifest)}
     pod = {
         **runtimes.pod(spec, release, facts),
@@ -215,7 +215,9 @@ def _pods(spec: ModelSpec, release: Release, facts: Facts, manifest: Manifest | 
     }
 
 
-def _container(spec: ModelSpec, release: Release, facts: Facts) -> Object:
+def _container(
+    spec: ModelSpec, release: Release, facts: Facts, manifest: Manifest | None
+) -> Object:
     """Return the engine's container, but for its probes."""
     chosen = runtimes.engine(spec)
     engine = serving_runtimes.container(chosen.of, facts, PORT)
@@ -229,7 +231,7 @@ def _container(spec: ModelSpec, release: Release, facts: Facts) -> Object:
         **instead,
         "args": [*engine["args"], *chosen.args(spec)],
         "env": [*engine["env"], *instead.get("env", [])],
-        "resources": runtimes.resources(spec, facts),
+        "resources": runtimes.resources(spec, facts, storage.on_disk(release, manifest)),
         "volumeMounts": [*engine["volumeMounts"], storage.model_mount(release)],
         # the preset sleeps by `exec`, and the two merge: another action would be a second
         "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", wait]}}},

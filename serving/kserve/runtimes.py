@@ -10,6 +10,7 @@ so the name that clients ask for is always the InferenceService's to say.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from penstock.core.manifest import Manifest
@@ -33,6 +34,9 @@ CPU_DRAIN_S = 20
 
 LAST_WORDS = {"terminationMessagePolicy": "FallbackToLogsOnError"}
 """An engine that fails leaves the end of its log in the pod's status, where the reason is read."""
+
+_DISK, _DISK_MI = 1.02, 1024
+"""What a checkpoint takes on disk, as a multiple of its bytes, and MiB for logs beside."""
 
 _PROBE_S = 2
 _GRACE_S = 5
@@ -82,12 +86,21 @@ def devices(spec: ModelSpec) -> int:
     return 0 if spec.hardware.accelerator == "cpu" else spec.hardware.per_node
 
 
-def resources(spec: ModelSpec, facts: Facts) -> Object:
-    """Return the engine container's resources."""
-    usual = facts.gpu if devices(spec) else facts.cpu
+def resources(spec: ModelSpec, facts: Facts, manifest: Manifest | None = None) -> Object:
+    """Return the engine container's resources.
+
+    Args:
+        spec: What is served.
+        facts: The cluster.
+        manifest: Files that lie on the node's own disk, if they do and are known.
+    """
+    usual = facts.gpu.beside(devices(spec)) if devices(spec) else facts.cpu
     amounts = Resources(spec.hardware.cpu or usual.cpu, spec.hardware.memory or usual.memory)
     wanted = ask(spec.hardware, facts.offers)
     found = amounts.to_object(wanted.resource, wanted.count)
+    if manifest is not None:  # else a node that fills up ends the pod that has most there
+        size_mi = math.ceil(manifest.size_bytes / 2**20 * _DISK) + _DISK_MI
+        found["requests"] |= {"ephemeral-storage": f"{size_mi}Mi"}
     return found | claims.of_container() if spec.hardware.claim == "dra" else found
 
 

@@ -93,6 +93,11 @@ def volumes(release: Release) -> list[Object]:
     return [{"name": _VOLUME, **source}, {"name": _SCRATCH, "emptyDir": {}}]
 
 
+def on_disk(release: Release, manifest: Manifest | None) -> Manifest | None:
+    """Return what a pod fetches to its node's disk, if known; a claim has its own."""
+    return None if _PVC.fullmatch(storage_uri(release)) else manifest
+
+
 def init_container(release: Release, facts: Facts, manifest: Manifest | None = None) -> Object:
     """Return what fetches and verifies before the engine starts.
 

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from serving.kube.errors import NoAccess
 
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its ServiceAccount."""
 
@@ -64,7 +67,7 @@ def _of_kubeconfig(files: str, context: str) -> Access:
             load_kube_config(files, name, loaded, persist_config=False)
         except (ConfigException, OSError, ValueError) as problem:
             raise NoAccess(f"context {name} of {files} cannot be used: {problem}") from problem
-        return loaded
+        return _through_proxy(loaded, _proxy_url(files, name))
 
     return Access(_with_credentials(load, files, name), inside.get("namespace") or "default")
 
@@ -115,6 +118,29 @@ def _exec_plugin(files: str, name: str) -> str:
     return str(plugin["command"]) if plugin else ""
 
 
+def _proxy_url(files: str, name: str) -> str:
+    from kubernetes.config.kube_config import KubeConfigMerger
+
+    merged = KubeConfigMerger(files).config
+    cluster = merged["contexts"].get_with_name(name)["context"].safe_get("cluster")
+    found = cluster and merged["clusters"].get_with_name(cluster, safe=True)
+    return str((found and found["cluster"].safe_get("proxy-url")) or "")
+
+
+def _through_proxy(loaded: Any, proxy: str = "") -> Any:
+    """Have the client use the kubeconfig's proxy, or the environment's, as kubectl does.
+
+    kubernetes 30 looks at neither.
+    """
+    url = urlsplit(loaded.host)
+    host = url.hostname or ""
+    if not proxy and host not in _LOOPBACK and not proxy_bypass(host):
+        proxy = getproxies().get(url.scheme, "")
+    if proxy:
+        loaded.proxy = proxy
+    return loaded
+
+
 def _in_cluster(account: Path) -> Access:
     def load() -> Any:
         from kubernetes.client import Configuration
@@ -138,7 +164,7 @@ def _in_cluster(account: Path) -> Access:
                 raise NoAccess(f"the ServiceAccount of this pod: {problem}") from problem
 
         loaded.refresh_api_key_hook = current
-        return loaded
+        return _through_proxy(loaded)
 
     namespace = account / "namespace"
     return Access(load, namespace.read_text().strip() if namespace.is_file() else "default")

@@ -88,7 +88,11 @@ SGLANG = Runtime(
         (Series("sglang:http_responses_total", {"endpoint": "/v1/"}),),
         (Series("sglang:http_responses_total", {"endpoint": "/v1/", "status_code": "5"}),),
     ),
-    env=OFFLINE,
+    env={
+        **OFFLINE,
+        # else /health waits for a token, for a second or more: a busy engine would look dead
+        "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
+    },
     name_option="--served-model-name",
     tensor_option="--tp-size",
     structured="JSON schema, regular expression, EBNF",

@@ -160,7 +160,12 @@ def address_of(found: Found, where: KServe) -> str:
     if where.address:
         return where.address
     addresses = (found.gateway or {}).get("status", {}).get("addresses", [])
-    return f"http://{addresses[0]['value']}" if addresses else ""
+    return f"http://{bracketed(addresses[0]['value'])}" if addresses else ""
+
+
+def bracketed(address: str) -> str:
+    """Return an address as it stands in a URL: one of IPv6 in brackets."""
+    return f"[{address}]" if ":" in address else address
 
 
 def _kinds(found: Found, chosen: str) -> Iterator[Check]:

@@ -32,6 +32,7 @@ from serving.kube.discovery import (
     served,
     server_version,
 )
+from serving.kube.errors import Unreachable
 from serving.manifests import NAME
 from serving.targets.checks import Found, gateway_of, mechanism, rights_for
 
@@ -99,11 +100,15 @@ def look(cluster: KubernetesCluster, where: KServe, *, rights: bool = False) -> 
 def devices(cluster: KubernetesCluster, hardware: Hardware) -> Devices | None:
     """Return what is free on a cluster; None where that may not be read.
 
-    It takes nodes, and the pods of all namespaces; with claims, these and the slices, too.
+    It takes nodes, and the pods of all namespaces; with claims, these and the slices, too. None
+    also where they are too many to be read in time.
     """
     api = cluster.api
-    there = unless_denied(lambda: nodes(api))
-    pods = unless_denied(lambda: everywhere(api, "Pod"))
+    try:
+        there = unless_denied(lambda: nodes(api))
+        pods = unless_denied(lambda: everywhere(api, "Pod"))
+    except Unreachable:  # a list of many thousands takes longer than anybody waits
+        return None
     if there is None or pods is None:
         return None
     found = inventory_of(there, pods)

@@ -16,6 +16,7 @@ from serving.kube.kinds import RESOURCES
 from serving.runtimes.runtime import PORT
 from serving.sources.counters import Sample
 from serving.sources.pods import Pod, samples_of
+from serving.targets.checks import bracketed
 
 _TIMEOUT_S = 3.0
 _CONNECT_S = 1.0
@@ -73,7 +74,7 @@ class PodScraper:
             return self._proxied(pod)
         try:
             text = self._get(f"http://{pod.address}{pod.path}")
-        except (httpx.HTTPError, ValueError) as problem:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as problem:
             unreached = isinstance(problem, httpx.ConnectTimeout | httpx.ConnectError)
             if unreached and self._direct is None:
                 text = self._proxied(pod)
@@ -187,7 +188,7 @@ def pod_of(obj: Object, service: str) -> Pod:
         uid=obj["metadata"]["uid"],
         name=obj["metadata"]["name"],
         service=service,
-        address=f"{status.get('podIP', '')}:{port}",
+        address=f"{bracketed(status.get('podIP', ''))}:{port}",
         ready=conditions.get("Ready") == "True" and bool(status.get("podIP")),
         path=_annotated(obj, "path") or "/metrics",
     )

@@ -112,6 +112,16 @@ def test_what_broke_off_is_resumed_and_was_not_there(
     assert sent(s3)[MANIFEST] == 1
 
 
+def test_an_object_that_expired_is_sent_again(
+    s3: Any, access: S3Access, folder: Path, manifest: Manifest
+) -> None:
+    publish(folder, manifest, PLACE, access)
+    s3.delete_object(Bucket="models", Key=f"chat/{manifest.root.hex}/config.json")
+    publish(folder, manifest, PLACE, access)
+    assert sent(s3)["config.json"] == 2
+    assert sent(s3)["model.safetensors"] == 1
+
+
 def test_a_large_file_is_resumed_part_by_part(s3: Any, access: S3Access, tmp_path: Path) -> None:
     folder = tmp_path / "large"
     folder.mkdir()

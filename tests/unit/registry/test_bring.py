@@ -136,6 +136,37 @@ def test_what_is_wrong_is_named(
     assert "publish" in refused.value.hint
 
 
+@pytest.mark.parametrize("listed", [False, True], ids=["published manifest", "given manifest"])
+def test_a_killed_download_does_not_keep_the_next_one_from_serving(
+    published: tuple[Path, Manifest], into: Path, listed: bool
+) -> None:
+    """S3's client writes beside the file, under a name that it chooses."""
+    folder, manifest = published
+    (into / "model-00002.safetensors.6eF3a2B1").write_bytes(b"b" * 400)
+    (into / "sub").mkdir()
+    (into / "sub" / "model-00001.safetensors.0A").write_bytes(b"a")
+    given = manifest if listed else None
+    assert bring("s3://b/p", into, manifest.root, given, fetch=fetching(folder)) == manifest
+    assert {path.name for path in into.rglob("*") if path.is_file()} - {MANIFEST} == FILES.keys()
+
+
+def test_what_is_whole_is_not_fetched_again(published: tuple[Path, Manifest], into: Path) -> None:
+    """A pod that starts again after a node did has its files, and the store may be down."""
+    folder, manifest = published
+    bring("s3://b/p", into, manifest.root, manifest, fetch=fetching(folder, empty=False))
+    assert bring("s3://b/p", into, manifest.root, manifest, fetch=nobody) == manifest
+    _flip(into)
+    _truncate(into)
+    asked: list[str] = []
+
+    def fetch(source: str, target: Path, patterns: Sequence[str]) -> None:
+        asked.extend(patterns)
+        fetching(folder)(source, target, patterns)
+
+    assert bring("s3://b/p", into, manifest.root, manifest, fetch=fetch) == manifest
+    assert asked == ["model-00001.safetensors", "model-00002.safetensors", MANIFEST]
+
+
 def test_another_checkpoints_manifest_does_not_vouch(
     published: tuple[Path, Manifest], into: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,11 @@ def folder(tmp_path: Path) -> Path:
 def manifest(folder: Path) -> Manifest:
     """The checkpoint's manifest."""
     return manifest_of(folder, ModelRef.parse("hf://org/m@main"))
+
+
+def _there(place: Path) -> list[str]:
+    """Return what lies in a place, but for the locks."""
+    return [path.name for path in place.iterdir() if not path.name.startswith(".lock-")]
 
 
 def test_it_is_named_by_its_root_and_can_be_brought(
@@ -71,7 +77,7 @@ def test_what_is_damaged_is_replaced(
     (place / manifest.root.hex / name).write_bytes(b"damaged")
     publish(folder, manifest, f"file://{place}")
     bring("pvc://x/y", place / manifest.root.hex, manifest.root, fetch=nobody)
-    assert [path.name for path in place.iterdir()] == [manifest.root.hex], "nothing is left over"
+    assert _there(place) == [manifest.root.hex], "nothing is left over"
 
 
 def test_a_folder_that_is_not_the_manifests_is_not_published(
@@ -80,7 +86,32 @@ def test_a_folder_that_is_not_the_manifests_is_not_published(
     (folder / "config.json").write_text("[]")
     with pytest.raises(DigestMismatch, match=r"config\.json"):
         publish(folder, manifest, f"file://{tmp_path}/place")
-    assert list((tmp_path / "place").iterdir()) == []
+    assert _there(tmp_path / "place") == []
+
+
+def test_what_a_killed_publisher_left_goes_with_the_next(
+    folder: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    (left := place / f".new-{manifest.root.hex}").mkdir(parents=True)
+    (left / "half.safetensors").write_bytes(b"half of it")
+    publish(folder, manifest, f"file://{place}")
+    assert _there(place) == [manifest.root.hex]
+    bring("pvc://x/y", place / manifest.root.hex, manifest.root, fetch=nobody)
+
+
+def test_of_two_publishers_one_copies_and_nothing_is_taken_away(
+    folder: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    """An engine may read from what the first one has brought by then."""
+    place = tmp_path / "place"
+    with ThreadPoolExecutor(4) as pool:
+        uris = list(pool.map(lambda _: publish(folder, manifest, f"file://{place}"), range(4)))
+    assert set(uris) == {f"file://{place}/{manifest.root.hex}"}
+    before = (place / manifest.root.hex).stat().st_ino
+    publish(folder, manifest, f"file://{place}")
+    assert (place / manifest.root.hex).stat().st_ino == before
+    assert _there(place) == [manifest.root.hex]
 
 
 @pytest.mark.parametrize(

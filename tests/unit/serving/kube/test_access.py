@@ -101,6 +101,24 @@ def test_an_exec_plugin_that_fails_is_no_anonymous_login(tmp_path: Path) -> None
         find(kubeconfig=path).load()
 
 
+def test_a_proxy_is_the_kubeconfigs_or_the_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    path = Path(_config(tmp_path, {"token": "t"}))
+    here = path.read_text()
+    assert find(kubeconfig=str(path)).load().proxy is None
+    path.write_text(here.replace("http://127.0.0.1:1", "https://api.example:6443"))
+    assert find(kubeconfig=str(path)).load().proxy is None
+    monkeypatch.setenv("https_proxy", "http://gate:3128")
+    assert find(kubeconfig=str(path)).load().proxy == "http://gate:3128"
+    monkeypatch.setenv("no_proxy", ".example")
+    assert find(kubeconfig=str(path)).load().proxy is None
+    path.write_text(here.replace('"server"', '"proxy-url": "socks5://jump:1080", "server"'))
+    assert find(kubeconfig=str(path)).load().proxy == "socks5://jump:1080"
+
+
 def test_a_pod_uses_its_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")

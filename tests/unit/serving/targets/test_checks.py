@@ -56,6 +56,11 @@ def test_a_cluster_that_can_is_not_refused() -> None:
     refuse(checks(WELL, WHERE, SPEC))
 
 
+def test_a_gateways_address_of_ipv6_stands_in_brackets() -> None:
+    six = replace(WELL, gateway={"status": {"addresses": [{"value": "fd00::9"}]}})
+    assert address_of(six, WHERE) == "http://[fd00::9]"
+
+
 def test_scores_that_nobody_keeps_are_refused_on_a_cluster() -> None:
     """They would hold the rollout for good."""
     metrics = {

@@ -72,6 +72,18 @@ def test_a_pod_is_where_its_port_is() -> None:
     assert pod_of(bare, "m-v1") == Pod("u", "p", "m-v1", ":8080", False)
 
 
+def test_an_address_of_ipv6_stands_in_brackets() -> None:
+    six = _pod()
+    six["status"]["podIP"] = "fd00::7"
+    pod = pod_of(six, "m-v1")
+    assert pod.address == "[fd00::7]:8080"
+    scraper = _scraper(Api(), lambda r: httpx.Response(200, text=f"at_{r.url.port} 1\n"))
+    assert [s.name for s in scraper.samples(pod)] == ["at_8080"]
+    strange = Pod("u1", "p", "m-v1", "fd00::7:8080", True)
+    with pytest.raises(NotReady):
+        scraper.samples(strange)
+
+
 def test_pods_that_end_are_left_out() -> None:
     api = Api([_pod(), _pod(deletionTimestamp="now")])
     assert len(_scraper(api, lambda _r: httpx.Response(200)).pods("m-v1")) == 1

@@ -10,6 +10,8 @@ from penstock.core.spec import KServe, ModelSpec
 from serving.cluster import Kind, Object
 from serving.gpus.surge import Beside, Borrow, Refuse
 from serving.kserve.facts import Storage
+from serving.kube.calls import Call
+from serving.kube.errors import Unreachable
 from serving.targets.checks import Found
 from serving.targets.kserve import ClusterTarget
 from tests.unit.serving.gpus.nodes import L4, NVIDIA, pod
@@ -78,6 +80,21 @@ def test_what_may_not_be_seen_is_not_known_and_refuses_nothing(found: dict[str, 
         decided, _ = _decided({"rollout": {"surge": surge}}, **found)
         assert isinstance(decided, Beside)
         assert "not known whether it fits" in decided.told
+
+
+def test_a_list_that_takes_too_long_refuses_nothing() -> None:
+    """Many thousands of pods come in many pages."""
+
+    class Slow(Api):
+        def list(self, call: Call) -> Any:
+            raise Unreachable(f"{call}: no answer in 10 s")
+
+    cluster: Any = Cluster(Slow(), OWN)
+    target = ClusterTarget(cluster, KServe(), Storage(), Found())
+    body = {"name": "m", "source": "hf://a/b", "hardware": {"accelerator": "nvidia-l4"}}
+    decided = target.surge(ModelSpec.model_validate(body), "m-v2", "m-v1")
+    assert isinstance(decided, Beside)
+    assert "not known whether it fits" in decided.told
 
 
 def test_who_wants_no_devices_and_who_says_so_asks_nobody() -> None:
