@@ -153,8 +153,8 @@ again takes its pods for not ready until it has asked them, for 3 to 9 s here. W
 nodes nobody would notice."""
 
 DEAF_S = 180.0
-"""How long a gateway's controller may not hear of a change after an API server was killed again and
-again: watches (client-go's reflectors) are opened anew after up to a minute then."""
+"""How long controllers (the gateway's, KServe's, Kubernetes' own) may not hear of a change after an
+API server was killed again and again: client-go opens a watch anew after up to a minute then."""
 
 BEFORE_USERS = ("deploying", "shadow")
 DISTURBANCES = MappingProxyType(

@@ -241,6 +241,7 @@ def _nothing_is_lost(stage: Stage, users: Users, record: Record) -> None:
         until(
             f"nothing but {winner} is left of {kind}",
             lambda kind=kind: all(_of(each, winner) for each in _named(stage, kind)),  # type: ignore[misc]
+            chaos.DEAF_S,
         )
     assert _named(stage, target.traffic.served) == [winner]
     carrier = target.cluster.get(target.traffic.carrier, NAME)
