@@ -52,7 +52,6 @@ def test_a_version_without_a_share_can_be_stopped_and_users_on_our_route_see_not
         _started_again(stage)
         take(stage, {"m-v1": 50, "m-v2": 50})
         _stopped(stage, asked, "with half of the users")
-        take(stage, {"m-v1": 100, "m-v2": 0})
     with capsys.disabled():
         for (moment, path), found in asked.items():
             print(f"\nstopped {moment}, {path}: {dict(found)}")
