@@ -166,7 +166,12 @@ class Controller:
         batch = self._world.evidence(record, seen) if judged else Batch()
         made = step(record, batch, seen, judge)
         if isinstance(made.action, Remove):
-            self._cluster.delete(self._traffic.served, made.action.service)
+            service, reason = made.action.service, made.action.reason
+            found = leftover(self._cluster, self._traffic, obj, record)
+            if found is None:
+                made = made._replace(action=Stay(reason))
+            else:  # this very one: whoever goes back makes it anew, under the same name
+                self._cluster.delete(self._traffic.served, service, read=found)
         still = isinstance(made.action, Stay | Remove) and not (
             batch.size or batch.cursors or made.record.settled_at != record.settled_at
         )
@@ -300,10 +305,10 @@ def stable_of(cluster: Cluster, name: str, traffic: Traffic = LOCAL) -> str:
     return "" if obj is None else _stable_in(obj, traffic)
 
 
-def loser_is_there(cluster: Cluster, traffic: Traffic, obj: Object, record: Record) -> bool:
-    """Return whether what lost a rollout has yet to be removed.
+def leftover(cluster: Cluster, traffic: Traffic, obj: Object, record: Record) -> Object | None:
+    """Return what lost a rollout and has yet to be removed, if it has.
 
-    What was made later is another candidate, and what has users was gone back to.
+    What was made later is another candidate, or is gone back to; what has users was gone back to.
 
     Args:
         cluster: Where the objects are.
@@ -313,12 +318,11 @@ def loser_is_there(cluster: Cluster, traffic: Traffic, obj: Object, record: Reco
     """
     loser = record.stable if record.phase == "promoted" else record.candidate
     if traffic.weights_of(obj).get(loser):
-        return False
+        return None
     found = cluster.get(traffic.served, loser)
-    if found is None:
-        return False
-    made = found["metadata"].get("creationTimestamp")
-    return made is None or datetime.fromisoformat(made).timestamp() <= record.entered_at
+    made = found["metadata"].get("creationTimestamp") if found is not None else None
+    later = made is not None and datetime.fromisoformat(made).timestamp() > record.entered_at
+    return None if later else found
 
 
 def going_on(name: str, record: Record) -> ConfigurationError:

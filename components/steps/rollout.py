@@ -339,15 +339,15 @@ def drive(
 
 
 def _state(target: Target, name: str, made: Step | None) -> tuple[Record, bool]:
-    """Return the record, and whether we have yet to remove what lost."""
+    """Return the record, and whether what lost has yet to be removed, by whomever."""
     if made is not None and not made.record.over:
         return made.record, False
     obj = target.cluster.get(target.traffic.carrier, name)
     record = acting.record_of(obj) if obj is not None else None
     if obj is None or record is None:
         raise ServingError(f"{name}: its route is gone", hint=target.hint)
-    there = acting.loser_is_there(target.cluster, target.traffic, obj, record)
-    return record, made is not None and record.over and there
+    there = acting.leftover(target.cluster, target.traffic, obj, record) is not None
+    return record, record.over and there
 
 
 def _prompts(model: ModelSpec) -> list[Any]:

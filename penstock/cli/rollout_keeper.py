@@ -324,7 +324,8 @@ class Keeper:
         return held_by(self._duty.cluster, name, time.time())[0] not in ("", self._duty.owner)
 
     def _loser_is_there(self, obj: Object, record: Record) -> bool:
-        return acting.loser_is_there(self._duty.cluster, self._duty.traffic, obj, record)
+        cluster, traffic = self._duty.cluster, self._duty.traffic
+        return acting.leftover(cluster, traffic, obj, record) is not None
 
     def _loser_stays(self, name: str, record: Record) -> bool:
         obj = self._duty.cluster.get(self._duty.traffic.carrier, name)

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from serving.kserve.facts import Facts
 from serving.kserve.traffic import LlmTraffic, RouteTraffic
 from serving.manifests import weights_of
 from serving.rollout import events
+from serving.rollout.decide import Stay
 from serving.rollout.record import Record, digest_of, first_record
 from serving.traffic import LocalTraffic
 from tests.fakes.cluster import MemoryCluster
@@ -327,6 +329,24 @@ def test_what_took_over_meanwhile_is_not_replaced_by_what_was_deleted(tmp_path: 
         acting.begin(stage.cluster, stage.log, NAME, late, POLICY)
     assert stage.weights == {CANDIDATE: 100}
     assert stage.record.phase == "promoted"
+
+
+def test_a_version_that_is_made_again_after_the_end_is_not_taken_for_what_lost(
+    tmp_path: Path,
+) -> None:
+    """Somebody goes back between two looks."""
+    stage = Stage(tmp_path, GOOD)
+    stage.run()
+    ended = stage.record.entered_at
+    for later_s, stays in ((-1, False), (2, True)):
+        stage.cluster.delete("InferenceService", STABLE)
+        made = datetime.fromtimestamp(ended + later_s, UTC).isoformat()
+        metadata = {"name": STABLE, "creationTimestamp": made}
+        stage.cluster.create({"kind": "InferenceService", "metadata": metadata, "spec": {}})
+        step = stage.controller.look(NAME)
+        assert step is not None
+        assert isinstance(step.action, Stay) is stays
+        assert (stage.cluster.get("InferenceService", STABLE) is not None) is stays
 
 
 def test_users_whom_another_mechanism_leads_are_not_led_by_this_one(tmp_path: Path) -> None:
