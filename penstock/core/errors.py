@@ -24,6 +24,7 @@
     - Unproven               4  it was rolled back because the evidence did not come
   x StoreError               5  the files on this machine
     - DigestMismatch         5  bytes are not the bytes that were recorded
+    - LogCut                 5  the log of a rollout's events no longer holds its beginning
     - DiskFull               5
   x RegistryError            6  MLflow refused or lost something
     - RegistryUnreachable    6  retry
