@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,11 @@ class Stage:
         self.controller = Controller(self.cluster, log, self.world, "me")
 
     def look(self) -> Record:
+        never = threading.Event()
+        for _ in range(500):  # the gateway has a process's time, not the test's
+            if self._routed():
+                break
+            never.wait(0.02)
         self.now += 1
         made = self.controller.look("m")
         assert made is not None
