@@ -1,7 +1,7 @@
 """Brings a checkpoint to where pods fetch it: S3, or a folder that is mounted as a claim.
 
 It is named by its root digest, and its manifest goes last (`registry.published`): a place that has
-the manifest has the checkpoint. So publishing again is quick, and what broke off is resumed.
+the manifest has the checkpoint. So publishing again is quick; to S3, what broke off is resumed.
 """
 
 from __future__ import annotations

@@ -274,7 +274,10 @@ def _rollout_numbers(found: Mapping[str, Any], table: Tables) -> str:
 
 def _certificate(path: str) -> str:
     if not path:
-        return "<p>No certificate: the log of its events is longer than what is kept.</p>"
+        return (
+            "<p>No certificate: the log of its events does not lead to the record. It is longer "
+            "than what is kept, or was changed.</p>"
+        )
     command = f"penstock rollout certificate verify {shlex.quote(path)}"
     return (
         f"<p>Certificate: <code>{escape(path)}</code><br>"

@@ -193,7 +193,7 @@ class DigestMismatch(StoreError):
 
 
 class LogCut(DigestMismatch):
-    """The log of a rollout's events does not lead to its record: what came first is gone."""
+    """The log of a rollout's events does not lead to its record: it was cut, or changed."""
 
 
 class DiskFull(StoreError):

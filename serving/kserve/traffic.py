@@ -143,6 +143,14 @@ class LlmTraffic:
             _give(cluster, member, wanted.get(member, 0))
 
 
+MECHANISMS: Mapping[str, type[RouteTraffic | LlmTraffic]] = {
+    "route": RouteTraffic,
+    "istio": IstioTraffic,
+    "llmisvc": LlmTraffic,
+}
+"""`target.kserve.mode` to what splits traffic so."""
+
+
 def _give(cluster: Cluster, service: str, weight: int) -> None:
     """Give a member its weight; if others write all the time, another look does it."""
     for _ in range(_ATTEMPTS):

@@ -154,7 +154,7 @@ def _orphaned(record: Record, seen: Seen) -> Action | None:
     """
     asked_back = record.command in ("rollback", "abandon")
     if seen.stable_exists or not seen.candidate_exists or (asked_back and not record.weight):
-        return None  # the last: nobody is led elsewhere for it
+        return None  # without weight, going back leads nobody elsewhere
     if record.command == "promote" and record.phase in _PROMOTABLE:
         return _promoted_by_a_person()
     what = f"somebody deleted {record.stable}, the stable version"

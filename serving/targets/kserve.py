@@ -24,7 +24,7 @@ from serving.headers import SERVICE, WEIGHTS
 from serving.kserve import http_route, llm_inference_service, runtimes, virtual_service
 from serving.kserve.facts import Facts, Storage
 from serving.kserve.inference_service import AUTOSCALER
-from serving.kserve.traffic import IstioTraffic, LlmTraffic, RouteTraffic
+from serving.kserve.traffic import MECHANISMS, IstioTraffic, LlmTraffic, RouteTraffic
 from serving.kube import KubernetesCluster
 from serving.kube.calls import Target as ApiTarget
 from serving.kube.errors import Forbidden, Unreachable
@@ -109,9 +109,7 @@ class ClusterTarget:
     def traffic(self) -> Traffic:
         """The mechanism that the spec names, or the best that the cluster can do."""
         chosen = checks.mechanism(self.found, self.where)
-        if chosen == "llmisvc":
-            return LlmTraffic(self.facts)
-        return IstioTraffic(self.facts) if chosen == "istio" else RouteTraffic(self.facts)
+        return MECHANISMS.get(chosen, RouteTraffic)(self.facts)
 
     @cached_property
     def log(self) -> configmaps.ConfigMapLog:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from serving.gpus.offers import devices as of_resources
 from serving.gpus.offers import offers_of
 from serving.kserve import runtimes, standard
 from serving.kserve.facts import Facts
-from serving.kserve.traffic import IstioTraffic, LlmTraffic, RouteTraffic
+from serving.kserve.traffic import MECHANISMS
 from serving.kube import KubernetesCluster
 from serving.kube.discovery import (
     allocatable,
@@ -38,11 +38,6 @@ from serving.targets.checks import Found, gateway_of, mechanism, rights_for
 
 _CONFIG, _CONFIG_NAMESPACE = "inferenceservice-config", "kserve"
 _MANAGER = "kserve-controller-manager"
-_MECHANISMS: Mapping[str, type[RouteTraffic | LlmTraffic]] = {
-    "route": RouteTraffic,
-    "istio": IstioTraffic,
-    "llmisvc": LlmTraffic,
-}
 _KINDS: tuple[Kind, ...] = (
     "InferenceService",
     "LLMInferenceService",
@@ -68,14 +63,14 @@ def look(cluster: KubernetesCluster, where: KServe, *, rights: bool = False) -> 
     """
     api = cluster.api
     kinds = {kind: served(api, kind) for kind in _KINDS}
-    config = unless_denied(lambda: _in(cluster, _CONFIG_NAMESPACE).get("ConfigMap", _CONFIG))
+    config = _unless_denied(lambda: _in(cluster, _CONFIG_NAMESPACE).get("ConfigMap", _CONFIG))
     ingress = json.loads(config["data"].get("ingress", "{}")) if config else {}
     gateway = None
     if kinds["Gateway"] and where.mode != "istio":
         namespace, name = gateway_of(where, ingress)
-        gateway = unless_denied(lambda: _in(cluster, namespace).get("Gateway", name))
-    manager = unless_denied(lambda: _in(cluster, _CONFIG_NAMESPACE).get("Deployment", _MANAGER))
-    there = unless_denied(lambda: nodes(api))
+        gateway = _unless_denied(lambda: _in(cluster, namespace).get("Gateway", name))
+    manager = _unless_denied(lambda: _in(cluster, _CONFIG_NAMESPACE).get("Deployment", _MANAGER))
+    there = _unless_denied(lambda: nodes(api))
     found = Found(
         server=server_version(api),
         kinds=kinds,
@@ -89,7 +84,7 @@ def look(cluster: KubernetesCluster, where: KServe, *, rights: bool = False) -> 
         offers=None if there is None else offers_of(there),
     )
     if mechanism(found, where) == "standard" and kinds["InferenceService"]:
-        found = replace(found, canaries=unless_denied(lambda: _canaries(cluster)) or ())
+        found = replace(found, canaries=_unless_denied(lambda: _canaries(cluster)) or ())
     if not rights:
         return found
     needed = rights_for(mechanism(found, where))
@@ -105,16 +100,16 @@ def devices(cluster: KubernetesCluster, hardware: Hardware) -> Devices | None:
     """
     api = cluster.api
     try:
-        there = unless_denied(lambda: nodes(api))
-        pods = unless_denied(lambda: everywhere(api, "Pod"))
+        there = _unless_denied(lambda: nodes(api))
+        pods = _unless_denied(lambda: everywhere(api, "Pod"))
     except Unreachable:  # a list of many thousands takes longer than anybody waits
         return None
     if there is None or pods is None:
         return None
     found = inventory_of(there, pods)
     if hardware.claim == "dra":
-        slices = unless_denied(lambda: everywhere(api, "ResourceSlice"))
-        made = unless_denied(lambda: everywhere(api, "ResourceClaim"))
+        slices = _unless_denied(lambda: everywhere(api, "ResourceSlice"))
+        made = _unless_denied(lambda: everywhere(api, "ResourceClaim"))
         if slices is None or made is None:
             return None
         found = with_claims(found, claims.free(slices, made, hardware))
@@ -130,11 +125,11 @@ def led_by(cluster: Cluster, name: str, facts: Facts, found: Found) -> str:
         facts: The cluster's.
         found: What the cluster said.
     """
-    for mode, traffic in _MECHANISMS.items():
+    for mode, traffic in MECHANISMS.items():
         known = traffic(facts)
         if not found.kinds.get(known.carrier):
             continue
-        obj = unless_denied(partial(cluster.get, known.carrier, name))
+        obj = _unless_denied(partial(cluster.get, known.carrier, name))
         ours = obj is not None and obj["metadata"].get("labels", {}).get(NAME) == name
         if ours and known.carries(obj):
             return mode
@@ -150,7 +145,7 @@ def _canaries(cluster: KubernetesCluster) -> tuple[tuple[Object, Object], ...]:
 
 def _there(cluster: KubernetesCluster, runtime: str) -> bool | None:
     kinds: tuple[Kind, ...] = ("ServingRuntime", "ClusterServingRuntime")
-    found = [unless_denied(partial(_is_there, cluster, kind, runtime)) for kind in kinds]
+    found = [_unless_denied(partial(_is_there, cluster, kind, runtime)) for kind in kinds]
     return True if True in found else None if None in found else False
 
 
@@ -166,7 +161,7 @@ def _in(cluster: KubernetesCluster, namespace: str) -> KubernetesCluster:
     return KubernetesCluster(cluster.api, namespace)
 
 
-def unless_denied(ask: Callable[[], Any]) -> Any:
+def _unless_denied(ask: Callable[[], Any]) -> Any:
     """Return what is there; None where it may not be read, or its kind is not served."""
     from serving.kube.errors import Forbidden, NotServed
 

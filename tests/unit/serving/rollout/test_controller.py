@@ -4,81 +4,23 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from penstock.core.errors import ConfigurationError, Conflict, DigestMismatch
-from penstock.core.spec import Rollout
 from serving import controller as acting
 from serving import lease
 from serving.cluster import Cluster
-from serving.controller import Controller, FileLog, record_of
-from serving.kserve.facts import Facts
-from serving.kserve.traffic import LlmTraffic, RouteTraffic
-from serving.manifests import weights_of
+from serving.controller import Controller, FileLog
 from serving.rollout import events
-from serving.rollout.decide import Stay
 from serving.rollout.record import Record, digest_of, first_record
 from serving.traffic import LocalTraffic
-from tests.fakes.cluster import MemoryCluster
-from tests.fakes.world import CANDIDATE, NAME, STABLE, StreamWorld, services
-
-POLICY = Rollout(soak_s=20.0)
-GOOD, BAD_IN_SHADOW, BAD_LIVE = (0.0, 0.0), (0.05, 0.05), (0.0, 0.08)
-
-
-class Stage:
-    """A cluster with a rollout that has begun, and who looks after it."""
-
-    def __init__(self, folder: Path, wrong: tuple[float, float], policy: Rollout = POLICY) -> None:
-        self.cluster: Cluster = MemoryCluster()
-        services(self.cluster)
-        self.log = FileLog(folder)
-        self.world = StreamWorld(self.cluster, wrong)
-        self.policy = policy
-        first = first_record(CANDIDATE, STABLE, policy, self.world.now)
-        acting.begin(self.cluster, self.log, NAME, first, policy)
-        self.controller = self.owned_by("one")
-
-    def owned_by(self, owner: str) -> Controller:
-        return Controller(self.cluster, self.log, self.world, owner)
-
-    @property
-    def record(self) -> Record:
-        obj = self.cluster.get("HTTPRoute", NAME)
-        assert obj is not None
-        found = record_of(obj)
-        assert found is not None
-        return found
-
-    @property
-    def weights(self) -> dict[str, int]:
-        obj = self.cluster.get("HTTPRoute", NAME)
-        assert obj is not None
-        return weights_of(obj)
-
-    def run(self, looks: int = 400, *, until: Callable[[Record], bool] = lambda r: r.over) -> None:
-        for _ in range(looks):
-            self.controller.look(NAME)
-            self.world.now += 1.0
-            if until(self.record):
-                return
-        raise AssertionError(f"still {self.record.phase}: {self.record.reason}")
-
-    def phases(self) -> list[str]:
-        seen = [r.record.phase for r in events.verify(self.certificate())]
-        return [p for i, p in enumerate(seen) if i == 0 or seen[i - 1] != p]
-
-    def undecided(self) -> bool:
-        return events.undecided(events.verify(self.certificate()))
-
-    def certificate(self) -> str:
-        return events.certificate(self.policy.model_dump_json(), self.record, self.log.lines(NAME))
+from tests.fakes.world import CANDIDATE, NAME, STABLE
+from tests.unit.serving.rollout.stage import BAD_IN_SHADOW, BAD_LIVE, GOOD, POLICY, Stage
 
 
 def test_a_good_version_is_promoted_and_the_old_one_removed(tmp_path: Path) -> None:
@@ -299,18 +241,6 @@ def test_people_pause_resume_and_promote(tmp_path: Path) -> None:
         acting.command(stage.cluster, stage.log, NAME, "pause")
 
 
-def test_a_candidate_is_not_the_stable_version_before_it_is_promoted(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, GOOD)
-    assert acting.stable_of(MemoryCluster(), NAME) == ""
-    stage.run(until=lambda r: r.weight == 50)
-    assert acting.stable_of(stage.cluster, NAME) == STABLE
-    stage.run(until=lambda r: r.phase == "soak")
-    assert stage.weights == {CANDIDATE: 100, STABLE: 0}
-    assert acting.stable_of(stage.cluster, NAME) == STABLE
-    stage.run()
-    assert acting.stable_of(stage.cluster, NAME) == CANDIDATE
-
-
 def test_a_second_rollout_waits_for_the_first(tmp_path: Path) -> None:
     stage = Stage(tmp_path, GOOD)
     other = replace(stage.record, candidate="m-v3", chain="", seq=0)
@@ -318,58 +248,6 @@ def test_a_second_rollout_waits_for_the_first(tmp_path: Path) -> None:
         acting.begin(stage.cluster, stage.log, NAME, other, POLICY)
     again = acting.begin(stage.cluster, stage.log, NAME, stage.record, POLICY)
     assert again.to_json() == stage.record.to_json()
-
-
-def test_what_took_over_meanwhile_is_not_replaced_by_what_was_deleted(tmp_path: Path) -> None:
-    """A third version was compared with the first; until it was uploaded the second took over."""
-    stage = Stage(tmp_path, GOOD)
-    late = first_record("m-v3", acting.stable_of(stage.cluster, NAME), POLICY, stage.world.now)
-    stage.run()
-    with pytest.raises(Conflict, match="m-v2 took over while m-v3 was prepared"):
-        acting.begin(stage.cluster, stage.log, NAME, late, POLICY)
-    assert stage.weights == {CANDIDATE: 100}
-    assert stage.record.phase == "promoted"
-
-
-def test_a_version_that_is_made_again_after_the_end_is_not_taken_for_what_lost(
-    tmp_path: Path,
-) -> None:
-    """Somebody goes back between two looks."""
-    stage = Stage(tmp_path, GOOD)
-    stage.run()
-    ended = stage.record.entered_at
-    for later_s, stays in ((-1, False), (2, True)):
-        stage.cluster.delete("InferenceService", STABLE)
-        made = datetime.fromtimestamp(ended + later_s, UTC).isoformat()
-        metadata = {"name": STABLE, "creationTimestamp": made}
-        stage.cluster.create({"kind": "InferenceService", "metadata": metadata, "spec": {}})
-        step = stage.controller.look(NAME)
-        assert step is not None
-        assert isinstance(step.action, Stay) is stays
-        assert (stage.cluster.get("InferenceService", STABLE) is not None) is stays
-
-
-def test_users_whom_another_mechanism_leads_are_not_led_by_this_one(tmp_path: Path) -> None:
-    cluster, traffic = MemoryCluster(), RouteTraffic(Facts())
-    cluster.create(LlmTraffic(Facts()).carrying(NAME, {STABLE: 100}))
-    first = first_record(CANDIDATE, STABLE, POLICY, 0.0)
-    for asked in (
-        lambda: acting.stable_of(cluster, NAME, traffic),
-        lambda: acting.begin(cluster, FileLog(tmp_path), NAME, first, POLICY, traffic=traffic),
-    ):
-        with pytest.raises(ConfigurationError, match="leads to something else") as refused:
-            asked()
-        assert "target.kserve.mode" in refused.value.hint
-
-
-def test_a_route_that_somebody_extended_tells_nobody_who_serves() -> None:
-    cluster, traffic = MemoryCluster(), RouteTraffic(Facts())
-    route = traffic.carrying(NAME, {STABLE: 100})
-    moved = {"type": "RequestRedirect", "requestRedirect": {"scheme": "https"}}
-    route["spec"]["rules"].append({"matches": [{"path": {"value": "/old"}}], "filters": [moved]})
-    cluster.create(route)
-    with pytest.raises(ConfigurationError, match="different weights"):
-        acting.stable_of(cluster, NAME, traffic)
 
 
 def test_the_certificate_replays_and_notices_every_change(tmp_path: Path) -> None:
